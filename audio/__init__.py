@@ -1,0 +1,1 @@
+"""Audio. Holds no models yet; the shared operators and mixers are in :mod:`longscan.core`."""

@@ -1,0 +1,1 @@
+"""The shared backbone: operators, mixers, stacks, pretrained weights, generation and training. Knows no domain."""

@@ -1,0 +1,35 @@
+"""Packed sequences: many sequences laid end to end in a batch of one, and the padded batch that they stand for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sequence_index(cu_seqlens: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Return for each packed token the sequence it belongs to and its position in it, both (length,) int64.
+
+    Args:
+        cu_seqlens: (sequences + 1) boundaries, from 0 to ``length``.
+    """
+    cu_seqlens = cu_seqlens.to(torch.int64)
+    token = torch.arange(length, device=cu_seqlens.device)
+    sequence = torch.searchsorted(cu_seqlens[1:], token, right=True)
+    return sequence, token - cu_seqlens[sequence]
+
+
+def unpack(x: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Spread packed (1, total, channels) over a zero-padded batch (sequences, longest, channels).
+
+    Returns the batch and the index that :func:`repack` needs to undo this. Tokens start at position 0, so a causal
+    mixer never sees the padding behind them.
+    """
+    index = sequence_index(cu_seqlens, x.shape[1])
+    longest = int((cu_seqlens[1:] - cu_seqlens[:-1]).max())
+    batch = x.new_zeros(len(cu_seqlens) - 1, longest, x.shape[2])
+    return batch.index_put(index, x[0]), index
+
+
+def repack(batch: Tensor, index: tuple[Tensor, Tensor]) -> Tensor:
+    """Undo :func:`unpack`: (sequences, longest, channels) to (1, total, channels)."""
+    return batch[index].unsqueeze(0)

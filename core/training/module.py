@@ -1,0 +1,187 @@
+"""The training module every task derives from: optimiser, schedule, logging and what a checkpoint says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .optimizer import OptimizerConfig, build_optimizer, describe_groups
+from .restart import settle_restart
+from .schedule import ScheduleConfig, build_schedule
+
+DEFAULT_OPTIMIZER = OptimizerConfig()
+DEFAULT_SCHEDULE = ScheduleConfig()
+
+
+class TrainingModule(pl.LightningModule):
+    """A model with its optimiser and schedule; subclasses say what the loss is and what is measured.
+
+    A subclass implements
+
+    - ``loss(batch)``: the training loss, a float32 scalar;
+    - ``start_evaluation(name)``: an object with ``update(module, batch)`` and ``compute() -> dict[str, Tensor]`` that
+      gathers the metrics of one evaluation set, over all its batches and all processes;
+    - and, to predict, ``predict_step``, ``prediction_columns`` and ``prediction_rows``.
+
+    Mixed precision is safe by construction: whatever autocast makes of the model, the loss is computed in float32.
+    Gradient clipping is the trainer's (``gradient_clip_val``).
+
+    Metrics are logged as ``train/loss``, ``train/lr``, ``val/<metric>`` and ``test/<metric>``; where the data module
+    has several sets, as ``val/<set>/<metric>`` and ``test/<set>/<metric>``.
+
+    Args:
+        model: called as ``model(input_ids, mask=mask)``.
+        optimizer: optimiser and parameter groups.
+        schedule: learning rate over the steps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
+        schedule: ScheduleConfig = DEFAULT_SCHEDULE,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        for name, value in list(self.hparams.items()):
+            # Checkpoints hold plain values alone, so that they load without running code.
+            if isinstance(value, nn.Module):
+                del self.hparams[name]
+            elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+                self.hparams[name] = dataclasses.asdict(value)
+        self.model = model
+        self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
+        self.schedule_config = ScheduleConfig(**schedule) if isinstance(schedule, dict) else schedule
+        self._evaluations: dict[int, Any] = {}
+
+    def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return what the model makes of ``input_ids`` (batch, length), with ``mask`` True at real tokens."""
+        return self.model(input_ids, mask=mask)
+
+    # What a subclass says
+
+    def loss(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the training loss of a batch: a scalar, float32."""
+        raise NotImplementedError(f"{type(self).__name__} must implement loss(batch)")
+
+    def start_evaluation(self, name: str) -> Any:
+        """Return the metrics of the evaluation set called ``name``, empty."""
+        raise NotImplementedError(f"{type(self).__name__} must implement start_evaluation(name)")
+
+    def prediction_columns(self) -> list[str]:
+        """Return the header of the table of predictions."""
+        raise UserError(f"{type(self).__name__} cannot predict; it has no table of predictions")
+
+    def prediction_rows(self, prediction: Any, batch: Mapping[str, Any]) -> Iterable[Sequence[Any]]:
+        """Return one row per sample for what ``predict_step`` returned."""
+        raise NotImplementedError(f"{type(self).__name__} must implement prediction_rows(prediction, batch)")
+
+    # Training
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        loss = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["input_ids"]))
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.optimizer_config)
+        total = self.total_steps()
+        schedule = build_schedule(optimizer, self.schedule_config, self.optimizer_config.lr, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def total_steps(self) -> float:
+        """Return the number of optimiser steps of the whole training; ``inf`` where it has no end.
+
+        A callback that changes the batch size knows better than the trainer, and is asked first (``total_steps``).
+        """
+        if self.schedule_config.total_steps is not None or not self.schedule_config.needs_total:
+            return math.inf
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            ask = getattr(callback, "total_steps", None)
+            if ask is not None:
+                return ask(self.trainer)
+        return self.trainer.estimated_stepping_batches
+
+    def on_train_start(self) -> None:
+        settle_restart(self.trainer)
+        self._show_groups()
+
+    @rank_zero_only
+    def _show_groups(self) -> None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        for line in describe_groups(optimizer.param_groups).splitlines():
+            print(f"optimizer: {line}")
+
+    # Evaluation
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluations[dataloader_idx].update(self, batch)
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluations[dataloader_idx].update(self, batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluations("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluations("test")
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish_evaluations("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_evaluations("test")
+
+    def evaluation_names(self, stage: str) -> list[str]:
+        """Return the names of the evaluation sets of ``stage`` (``val`` or ``test``), in the order of their loaders."""
+        names = getattr(self.trainer.datamodule, f"{stage}_names", None)  # type: ignore[attr-defined]
+        if names:
+            return list(names)
+        batches = self.trainer.num_val_batches if stage == "val" else self.trainer.num_test_batches
+        return [stage] if len(batches) == 1 else [str(index) for index in range(len(batches))]
+
+    def _start_evaluations(self, stage: str) -> None:
+        names = self.evaluation_names(stage)
+        self._evaluations = {index: self.start_evaluation(name) for index, name in enumerate(names)}
+
+    def _finish_evaluations(self, stage: str) -> None:
+        names = self.evaluation_names(stage)
+        for index, evaluation in self._evaluations.items():
+            prefix = stage if len(names) == 1 else f"{stage}/{names[index]}"
+            for metric, value in evaluation.compute().items():
+                shown = stage == "val" and index == 0 and metric in ("loss", "accuracy")
+                # compute() has gathered all processes, so the mean over them changes nothing.
+                self.log(f"{prefix}/{metric}", value, prog_bar=shown, sync_dist=True)
+
+    # Checkpoints
+
+    def model_card(self) -> dict[str, Any]:
+        """Return what rebuilds the model, in plain values, for the checkpoint's ``longscan`` entry.
+
+        A model that has ``model_config()`` describes itself; of another only the class is known.
+        """
+        described = getattr(self.model, "model_config", None)
+        card: dict[str, Any] = {"class": f"{type(self.model).__module__}.{type(self.model).__qualname__}"}
+        if callable(described):
+            card["config"] = described()
+        return card
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        from ... import __version__ as version
+
+        checkpoint["longscan"] = {
+            "version": version,
+            "task": f"{type(self).__module__}.{type(self).__qualname__}",
+            "model": self.model_card(),
+        }

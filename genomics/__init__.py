@@ -1,0 +1,1 @@
+"""DNA: tokenizer, FASTA and table data, HyenaDNA and Caduceus, tasks and commands."""

@@ -1,0 +1,1 @@
+"""DNA data: FASTA and BED for language modelling, tables of labelled sequences for classification."""

@@ -1,0 +1,1 @@
+"""A packaged data set; a package, so that its files ship in the wheel."""

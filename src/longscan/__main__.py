@@ -1,0 +1,5 @@
+"""The command line; written in full later."""
+
+
+def main() -> int:
+    return 0

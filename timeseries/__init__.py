@@ -1,0 +1,1 @@
+"""Time series. Holds no models yet; the shared operators and mixers are in :mod:`longscan.core`."""
