@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from .errors import UserError, nearest
 
 
-def _float32_at_least(x: Tensor) -> Tensor:
+def float32_at_least(x: Tensor) -> Tensor:
+    """Return ``x`` in float32, or as it is where it is float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -26,7 +27,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        wide = _float32_at_least(x)
+        wide = float32_at_least(x)
         return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(x.dtype)
 
 
@@ -41,7 +42,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        wide = _float32_at_least(x)
+        wide = float32_at_least(x)
         weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
         return F.layer_norm(wide, self.weight.shape, weight, bias, self.eps).to(x.dtype)
 

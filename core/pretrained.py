@@ -237,7 +237,7 @@ def _own_model_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """Return ``{"architecture", "config"}`` of our own folders and training checkpoints, or ``None``."""
     stored = checkpoint.extra.get("longscan")
     if isinstance(stored, dict) and isinstance(stored.get("model"), dict):
-        return stored["model"]
+        return stored["model"].get("config")
     if checkpoint.config is not None and "architecture" in checkpoint.config and "config" in checkpoint.config:
         return checkpoint.config
     return None

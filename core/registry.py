@@ -139,25 +139,28 @@ def build(architecture: str, config: Any) -> nn.Module:
         UserError: for an unknown architecture or an option that it does not have.
     """
     entry = find_architecture(architecture)
-    if isinstance(config, dict):
-        try:
-            config = entry.config(**config)
-        except TypeError as error:
-            raise UserError(f"configuration of {architecture}: {error}") from error
-    return entry.model(config)
+    try:
+        return entry.model(entry.config(**config) if isinstance(config, dict) else config)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"configuration of {architecture}: {error}") from error
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:
     """Build a registered model with random weights.
 
     Args:
-        name: a registered or published name, as in ``"hyenadna_tiny_1k"``.
+        name: a registered or published name, as in ``"hyenadna_tiny_1k"``, or an architecture, as in
+            ``"LanguageModel"``, whose configuration is then given whole.
         overrides: fields of its configuration to replace, as in ``head="classification", num_classes=2``.
 
     Raises:
         UserError: for an unknown name or option.
     """
     entry = find_model(name)
+    if entry is None and name in _ARCHITECTURES:
+        return build(name, overrides)
     if entry is None:
         raise unknown_model(name)
     return build(entry.architecture, apply_overrides(entry.config(), overrides))

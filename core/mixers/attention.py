@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..norms import float32_at_least
 from ..packing import sequence_index
 from .base import SequenceMixer, register_mixer
 
@@ -32,10 +33,10 @@ def rotate(x: Tensor, position: Tensor, theta: float, rotary_dim: int) -> Tensor
         theta: base of the wavelengths.
         rotary_dim: even number of leading features to rotate, as two halves.
     """
-    frequency = theta ** (-torch.arange(0, rotary_dim, 2, device=x.device, dtype=torch.float32) / rotary_dim)
-    angle = (position.to(torch.float32).unsqueeze(-1) * frequency).unsqueeze(-2)
+    turned, rest = float32_at_least(x[..., :rotary_dim]), x[..., rotary_dim:]
+    frequency = theta ** (-torch.arange(0, rotary_dim, 2, device=x.device, dtype=turned.dtype) / rotary_dim)
+    angle = (position.to(turned.dtype).unsqueeze(-1) * frequency).unsqueeze(-2)
     cos, sin = angle.cos(), angle.sin()
-    turned, rest = x[..., :rotary_dim].float(), x[..., rotary_dim:]
     a, b = turned.chunk(2, dim=-1)
     return torch.cat([(a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype), rest], dim=-1)
 
@@ -116,7 +117,8 @@ class Attention(SequenceMixer):
             sequence, position = None, torch.arange(length, device=x.device)
         else:
             sequence, position = sequence_index(cu_seqlens, length)
-        q, k, v = self._heads(x, position)
+        # From the other end positions count downwards, so that a token keeps its distance to what came before it.
+        q, k, v = self._heads(x, -position if reverse else position)
         if self.window is not None and self.window < length:
             y = self._windowed(q, k, v, sequence, reverse)
         else:

@@ -109,5 +109,7 @@ def create_mixer(name: str, d_model: int, **options: Any) -> SequenceMixer:
         raise UserError(f"mixer {name!r} is unknown; {nearest(name, _MIXERS)}")
     try:
         return _MIXERS[name](d_model, **options)
-    except TypeError as error:
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
         raise UserError(f"mixer {name!r}: {error}") from error

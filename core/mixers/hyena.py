@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..norms import float32_at_least
 from ..ops import long_conv, short_conv
 from ..packing import repack, unpack
 from .base import SequenceMixer, register_mixer
@@ -55,27 +56,32 @@ class HyenaFilter(nn.Module):
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
 
     def positions(self, length: int) -> tuple[Tensor, Tensor]:
-        """Return z (length, emb_dim) and t (length, 1), the first ``length`` rows of the layer's grid, float32."""
-        device = self.freq.device
-        t = torch.linspace(0, 1, self.max_length, device=device)[:length, None]
-        step = torch.linspace(0, self.max_length - 1, self.max_length, device=device)[:length, None]
+        """Return z (length, emb_dim) and t (length, 1), the first ``length`` rows of the layer's grid.
+
+        Both are float32, or float64 for float64 parameters: a shorter type could not tell neighbours apart.
+        """
+        options: dict[str, Any] = {"device": self.freq.device, "dtype": float32_at_least(self.freq).dtype}
+        t = torch.linspace(0, 1, self.max_length, **options)[:length, None]
+        step = torch.linspace(0, self.max_length - 1, self.max_length, **options)[:length, None]
         bands = (self.emb_dim - 1) // 2
-        angle = torch.linspace(1e-4, bands - 1, bands, device=device) * (2 * math.pi * step / self.max_length)
+        angle = torch.linspace(1e-4, bands - 1, bands, **options) * (2 * math.pi * step / self.max_length)
         return torch.cat([t, torch.cos(angle), -torch.sin(angle)], dim=-1), t
 
     def decay_rates(self) -> Tensor:
-        """Return delta (channels,), spread evenly from the slow to the fast decay, float32."""
-        return torch.linspace(*self.decay_range, self.channels, device=self.freq.device)
+        """Return delta (channels,), spread evenly from the slow to the fast decay, in the grid's type."""
+        dtype = float32_at_least(self.freq).dtype
+        return torch.linspace(*self.decay_range, self.channels, device=self.freq.device, dtype=dtype)
 
     def forward(self, length: int) -> Tensor:
         """Return the kernels (channels, length) in float32, or in float64 for float64 parameters."""
         with torch.autocast(self.freq.device.type, enabled=False):
-            z, t = (grid.to(self.freq.dtype) for grid in self.positions(length))
-            a = z
+            a, t = self.positions(length)
             for layer in self.layers:
-                a = torch.sin(self.freq * layer(a))
-            window = torch.exp(-t * self.decay_rates().abs().to(t.dtype)) + self.shift
-            return (self.out(a) * window).transpose(0, 1)
+                assert isinstance(layer, nn.Linear)
+                a = F.linear(a, layer.weight.to(a.dtype), layer.bias.to(a.dtype))
+                a = torch.sin(self.freq.to(a.dtype) * a)
+            window = torch.exp(-t * self.decay_rates().abs()) + self.shift
+            return (F.linear(a, self.out.weight.to(a.dtype)) * window).transpose(0, 1)
 
 
 class HyenaState(NamedTuple):

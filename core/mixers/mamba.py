@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..norms import float32_at_least
 from ..ops import selective_scan, selective_state_update, short_conv
 from .base import SequenceMixer, register_mixer
 
@@ -134,12 +135,12 @@ class Mamba(SequenceMixer):
         y, ssm = selective_scan(
             u,
             self._low_rank_dt(dt),
-            -torch.exp(self.A_log.float()),
+            -torch.exp(float32_at_least(self.A_log)),
             B,
             C,
-            self.D.float(),
+            float32_at_least(self.D),
             z,
-            self.dt_proj.bias.float(),
+            float32_at_least(self.dt_proj.bias),
             delta_softplus=True,
             initial_state=None if state is None else state.ssm,
             return_final_state=True,
@@ -149,9 +150,9 @@ class Mamba(SequenceMixer):
         return y, MambaState(conv, ssm) if return_state else None
 
     def _low_rank_dt(self, dt: Tensor) -> Tensor:
-        """Apply dt_proj without its bias, in float32: the step size decides how fast the state decays."""
+        """Apply dt_proj without its bias, in float32 at least: the step size decides how fast the state decays."""
         with torch.autocast(dt.device.type, enabled=False):
-            return F.linear(dt.float(), self.dt_proj.weight.float())
+            return F.linear(float32_at_least(dt), float32_at_least(self.dt_proj.weight))
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -182,12 +183,12 @@ class Mamba(SequenceMixer):
             state.ssm,
             u,
             self._low_rank_dt(dt),
-            -torch.exp(self.A_log.float()),
+            -torch.exp(float32_at_least(self.A_log)),
             B,
             C,
-            self.D.float(),
+            float32_at_least(self.D),
             z,
-            self.dt_proj.bias.float(),
+            float32_at_least(self.dt_proj.bias),
             delta_softplus=True,
         )
         return self.out_proj(y), state

@@ -26,6 +26,8 @@ class LanguageModelConfig(HeadConfig):
     """Use the embedding's matrix as the head."""
     embedding_dropout: float = 0.0
     """Dropout of the embeddings."""
+    tokenizer: dict[str, Any] | None = None
+    """Settings of the tokenizer that the model was trained with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

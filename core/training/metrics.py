@@ -41,7 +41,7 @@ class TokenMetrics(Metric):
         self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("correct", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, targets: Tensor) -> None:
+    def update(self, logits: Tensor, targets: Tensor) -> None:  # type: ignore[override]
         """Add a batch: ``logits`` (batch, length, vocabulary), ``targets`` int64 (batch, length), -100 ignored."""
         losses = torch.nn.functional.cross_entropy(
             logits.float().flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none"

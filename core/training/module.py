@@ -26,8 +26,8 @@ class TrainingModule(pl.LightningModule):
     A subclass implements
 
     - ``loss(batch)``: the training loss, a float32 scalar;
-    - ``start_evaluation(name)``: an object with ``update(module, batch)`` and ``compute() -> dict[str, Tensor]`` that
-      gathers the metrics of one evaluation set, over all its batches and all processes;
+    - ``start_evaluation(name)``: an object whose ``compute()`` gives the metrics of one evaluation set as a dict, over
+      all its batches and all processes, and ``update_evaluation(evaluation, batch)``, which adds a batch to it;
     - and, to predict, ``predict_step``, ``prediction_columns`` and ``prediction_rows``.
 
     Mixed precision is safe by construction: whatever autocast makes of the model, the loss is computed in float32.
@@ -74,6 +74,10 @@ class TrainingModule(pl.LightningModule):
     def start_evaluation(self, name: str) -> Any:
         """Return the metrics of the evaluation set called ``name``, empty."""
         raise NotImplementedError(f"{type(self).__name__} must implement start_evaluation(name)")
+
+    def update_evaluation(self, evaluation: Any, batch: Mapping[str, Any]) -> None:
+        """Add a batch to what ``start_evaluation`` returned."""
+        raise NotImplementedError(f"{type(self).__name__} must implement update_evaluation(evaluation, batch)")
 
     def prediction_columns(self) -> list[str]:
         """Return the header of the table of predictions."""
@@ -126,10 +130,10 @@ class TrainingModule(pl.LightningModule):
     # Evaluation
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluations[dataloader_idx].update(self, batch)
+        self.update_evaluation(self._evaluations[dataloader_idx], batch)
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluations[dataloader_idx].update(self, batch)
+        self.update_evaluation(self._evaluations[dataloader_idx], batch)
 
     def on_validation_epoch_start(self) -> None:
         self._start_evaluations("val")

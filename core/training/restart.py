@@ -18,13 +18,14 @@ def settle_restart(trainer: pl.Trainer) -> None:
     """
     fit = trainer.fit_loop
     epoch_loop = fit.epoch_loop
-    progress = fit.epoch_progress
+    progress: Any = fit.epoch_progress
+    batches: Any = epoch_loop.batch_progress
     if not fit.restarting or progress.current.processed < progress.current.started:
         return
     progress.total.completed = progress.total.processed
     progress.current.completed = progress.current.processed
     if epoch_loop.restarted_on_train_batch_end:
-        epoch_loop.batch_progress.total.completed = epoch_loop.batch_progress.total.processed
+        batches.total.completed = batches.total.processed
         epoch_loop._batches_that_stepped += 1
     loops: list[Any] = [fit, epoch_loop, epoch_loop.val_loop, epoch_loop.automatic_optimization]
     for loop in loops:

@@ -31,21 +31,11 @@ class LanguageModelTask(TrainingModule):
         # A batch without a target has loss 0, not 0/0, which would end the training in NaN.
         return total / (labels != IGNORED).sum().clamp(min=1)
 
-    def start_evaluation(self, name: str) -> Any:
-        return _TokenEvaluation(name)
+    def start_evaluation(self, name: str) -> TokenMetrics:
+        return TokenMetrics(name).to(self.device)
 
-
-class _TokenEvaluation:
-    def __init__(self, name: str) -> None:
-        self._metrics = TokenMetrics(name)
-
-    def update(self, module: LanguageModelTask, batch: Mapping[str, Any]) -> None:
-        labels = _without_padding(batch)
-        self._metrics = self._metrics.to(labels.device)
-        self._metrics.update(module(batch["input_ids"], mask=batch.get("mask")), labels)
-
-    def compute(self) -> dict[str, Tensor]:
-        return self._metrics.compute()
+    def update_evaluation(self, evaluation: TokenMetrics, batch: Mapping[str, Any]) -> None:
+        evaluation.update(self(batch["input_ids"], mask=batch.get("mask")), _labels(batch))
 
 
 class ClassificationTask(TrainingModule):
@@ -69,8 +59,11 @@ class ClassificationTask(TrainingModule):
         total = functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
         return total / (labels != IGNORED).sum().clamp(min=1)
 
-    def start_evaluation(self, name: str) -> Any:
-        return _ClassEvaluation(name)
+    def start_evaluation(self, name: str) -> ClassificationMetrics:
+        return ClassificationMetrics(name)
+
+    def update_evaluation(self, evaluation: ClassificationMetrics, batch: Mapping[str, Any]) -> None:
+        evaluation.update(self(batch["input_ids"], mask=batch.get("mask")), _labels(batch))
 
     def _finish_evaluations(self, stage: str) -> None:
         super()._finish_evaluations(stage)
@@ -98,12 +91,7 @@ class ClassificationTask(TrainingModule):
             yield name, classes[label] if classes else label, f"{probability:.6f}"
 
 
-class _ClassEvaluation(ClassificationMetrics):
-    def update(self, module: ClassificationTask, batch: Mapping[str, Any]) -> None:  # type: ignore[override]
-        super().update(module(batch["input_ids"], mask=batch.get("mask")), _without_padding(batch))
-
-
-def _without_padding(batch: Mapping[str, Any]) -> Tensor:
+def _labels(batch: Mapping[str, Any]) -> Tensor:
     """Return the labels, with -100 for samples that are there only to even out several processes."""
     if "labels" not in batch:
         raise UserError("the evaluation set has no labels; to get predictions without labels, use the verb predict")

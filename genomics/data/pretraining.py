@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -140,8 +140,8 @@ class FastaDataModule(ResumableDataModule):
         block_size: bases per block, with ``split="blocks"``.
         stride: distance between training windows when tiling; ``seqlen`` where None.
         long_intervals: of a BED interval longer than ``seqlen``, take the ``"first"`` bases (as published), a
-            ``"random"`` crop (in training; evaluation takes the first), or ``"tile"`` it. Shorter intervals are extended
-            on both sides inside the contig.
+            ``"random"`` crop (in training; evaluation takes the first), or ``"tile"`` it. Shorter intervals are
+            extended on both sides inside the contig.
         rc_augment: show the reverse complement of training windows with probability ``rc_probability``.
         rc_probability: used with ``rc_augment``.
         max_n_fraction: windows with this fraction of N, or more, are left out, and counted in the log.
@@ -236,6 +236,9 @@ class FastaDataModule(ResumableDataModule):
             genome = Genome(self.fasta, self.tokenizer)
             self._regions = self._split_regions(genome)
             self.genome = genome
+        needed = {"validate": "val", "test": "test"}.get(stage or "")
+        if needed and not len(self._regions[needed]):
+            raise UserError(f"the {needed} split of {', '.join(self.bed or self.fasta)} is empty; change the split")
         if stage in (None, "fit") and self.train_set is None:
             self.train_set = self._dataset("train")
         if stage in (None, "fit", "validate") and self.val_set is None and len(self._regions["val"]):
@@ -315,7 +318,11 @@ class FastaDataModule(ResumableDataModule):
                         f"({known_names(name, genome.names)})"
                     )
                 group[found] = code
-        return {name: regions.select(group[regions.contig] == code) for code, name in enumerate(_BLOCK_SPLITS)}
+        result = {name: regions.select(group[regions.contig] == code) for code, name in enumerate(_BLOCK_SPLITS)}
+        for name, chosen in (("val", self.val_chromosomes), ("test", self.test_chromosomes)):
+            if chosen and not len(result[name]):
+                raise UserError(f"the {name} split is empty: {', '.join(self.bed)} has no interval on {chosen[0]}")
+        return result
 
     def _by_block(self, genome: Genome, regions: Regions) -> dict[str, Regions]:
         if not self.bed:

@@ -15,9 +15,7 @@ from ...core.errors import UserError
 from ...core.heads import ClassificationHead, HeadConfig
 from ...core.models.token_model import TokenModel, round_up
 from ...core.registry import ModelEntry, register_architecture, register_model
-
-#: Complement of each of the 16 ids: A ↔ T (7 ↔ 10), C ↔ G (8 ↔ 9), all others themselves.
-DNA_COMPLEMENT = (0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15)
+from ..tokenizer import COMPLEMENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ class CaduceusConfig(HeadConfig):
     """Rows of the embedding that are used."""
     pad_vocab_size_multiple: int = 8
     """The embedding has a multiple of this many rows."""
-    complement_map: tuple[int, ...] = DNA_COMPLEMENT
+    complement_map: tuple[int, ...] = COMPLEMENT
     """Id of the complement of each id."""
     pad_token_id: int | None = None
     """Id that a masked-language-model loss ignores, if the configuration names one."""

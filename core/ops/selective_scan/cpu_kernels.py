@@ -4,6 +4,11 @@ One call runs some sequences over one block of ``WIDTH`` channels. States are he
 operation of the recurrence runs across channels and the loops below become straight vector code; a block that is not
 full is padded with zeros, which stay zero. Tokens of all sequences lie in one axis; ``offsets`` delimits them. With
 ``reverse``, step i of a sequence is the token i places from its end. A is given transposed and scaled (see ``power``).
+
+Two habits keep the compiler at it. What is done once per token is done for a whole chunk at a time, because passing
+arrays to a function costs numba some reference counting. And the quantities of a token lie in the rows of one array
+(see U, DT, ...), those of a state in another (DECAY, H, ...): the compiler has to prove that what it reads and what it
+writes do not overlap, and gives up on a loop over many arrays.
 """
 
 from __future__ import annotations
@@ -15,50 +20,104 @@ from numba import njit
 
 from .._numba_math import FAST, power, sigmoid
 
-#: Channels in a block: one AVX-512 register of float32. Wider blocks measured slower: they need checks for overlap.
+#: Channels in a block: one AVX-512 register of float32. Wider blocks measured slower.
 WIDTH = 16
 
-#: Steps between two stored states: the backward pass recomputes that many, and they fit in the first-level cache.
-CHUNK = 32
+#: Steps between two stored states: the backward pass recomputes that many from the stored one.
+CHUNK = 64
+
+# Rows of the array of a chunk's tokens, (CHUNK, 6, WIDTH); X is dt * u, Y the output before the gate.
+U, DT, X, Y, Z, DY = range(6)
+# Rows of the array of the block's states, (state, 8, WIDTH); B_ROW and C_ROW where B and C are constant in time.
+DECAY, B_ROW, C_ROW, H, CARRY, SUM_A, SUM_B, SUM_C = range(8)
+# Rows of what the backward pass keeps of every step and state, (CHUNK, state, 2, WIDTH).
+FACTOR, BEFORE = range(2)
+# Rows of the sums over the states of one token, (2, WIDTH).
+INPUT, RATE = range(2)
 
 Array = Any
 
 
 @njit(**FAST)
-def _entry(value: float, table: Array, n: int, c: int) -> float:
-    """B or C of one channel: ``value`` where it varies in time, from the ``table`` (state, WIDTH) where it is constant."""
-    if table is None:
+def _load_block(states: Array, row: int, source: Array, channel: int, width: int) -> None:
+    """One row of the states from the block's columns of ``source`` (state, dim)."""
+    for n in range(states.shape[0]):
+        for k in range(width):
+            states[n, row, k] = source[n, channel + k]
+
+
+@njit(**FAST)
+def _store_block(target: Array, states: Array, row: int, channel: int, width: int) -> None:
+    for n in range(states.shape[0]):
+        for k in range(width):
+            target[n, channel + k] = states[n, row, k]
+
+
+@njit(**FAST)
+def _load_tokens(
+    tokens: Array, row: int, source: Array, t: int, stride: int, steps: int, channel: int, width: int
+) -> None:
+    """One row of the tokens from ``steps`` tokens of ``source`` (tokens, dim), from t on in steps of ``stride``."""
+    for i in range(steps):
+        if width == WIDTH:  # a length that the compiler knows
+            for k in range(WIDTH):
+                tokens[i, row, k] = source[t, channel + k]
+        else:
+            for k in range(width):
+                tokens[i, row, k] = source[t, channel + k]
+        t += stride
+
+
+@njit(**FAST)
+def _store_tokens(
+    target: Array, tokens: Array, row: int, t: int, stride: int, steps: int, channel: int, width: int
+) -> None:
+    for i in range(steps):
+        if width == WIDTH:
+            for k in range(WIDTH):
+                target[t, channel + k] = tokens[i, row, k]
+        else:
+            for k in range(width):
+                target[t, channel + k] = tokens[i, row, k]
+        t += stride
+
+
+@njit(**FAST)
+def _start_tokens(tokens: Array, skip: Array, channel: int, width: int) -> None:
+    """X = dt u and Y = D u."""
+    for i in range(CHUNK):
+        for k in range(WIDTH):
+            tokens[i, X, k] = tokens[i, DT, k] * tokens[i, U, k]
+        for k in range(width):
+            tokens[i, Y, k] = skip[channel + k] * tokens[i, U, k]
+
+
+@njit(**FAST)
+def _gate(tokens: Array) -> None:
+    """Y <- Y silu(Z)."""
+    for i in range(CHUNK):
+        for k in range(WIDTH):
+            tokens[i, Y, k] *= tokens[i, Z, k] * sigmoid(tokens[i, Z, k])
+
+
+@njit(**FAST)
+def _gate_backward(tokens: Array) -> None:
+    """With DY the gradient of Y silu(Z): Z <- the gradient of Z, DY <- the gradient of Y."""
+    one = type(tokens[0, 0, 0])(1)
+    for i in range(CHUNK):
+        for k in range(WIDTH):
+            z = tokens[i, Z, k]
+            s = sigmoid(z)
+            tokens[i, Z, k] = tokens[i, DY, k] * tokens[i, Y, k] * s * (one + z * (one - s))
+            tokens[i, DY, k] *= z * s
+
+
+@njit(**FAST)
+def _entry(value: float, constant: Array, states: Array, n: int, row: int, k: int) -> float:
+    """B or C of a channel: ``value`` where it varies in time, else its row. ``constant`` is None or an array: a type."""
+    if constant is None:
         return value
-    return table[n, c]
-
-
-@njit(**FAST)
-def _block(table: Array, channel: int, width: int) -> Array:
-    """A copy of the block's columns of (state, dim), padded with zeros."""
-    block = np.zeros((table.shape[0], WIDTH), table.dtype)
-    block[:, :width] = table[:, channel : channel + width]
-    return block
-
-
-@njit(**FAST)
-def _load(row: Array, source: Array, t: int, channel: int, width: int) -> None:
-    """Copy one token's channels; the full block has its own loop, of a length known to the compiler."""
-    if width == WIDTH:
-        for k in range(WIDTH):
-            row[k] = source[t, channel + k]
-    else:
-        for k in range(width):
-            row[k] = source[t, channel + k]
-
-
-@njit(**FAST)
-def _store(target: Array, row: Array, t: int, channel: int, width: int) -> None:
-    if width == WIDTH:
-        for k in range(WIDTH):
-            target[t, channel + k] = row[k]
-    else:
-        for k in range(width):
-            target[t, channel + k] = row[k]
+    return states[n, row, k]
 
 
 @njit(**FAST)
@@ -88,51 +147,44 @@ def forward(
     save_entries: bool,
 ) -> None:
     """Sequences ``first`` to ``last``: writes y (tokens, dim), final (sequences, state, dim), entries (chunks, ...)."""
-    states = A.shape[0]
-    one = type(u[0, 0])(1)
-    decay = _block(A, channel, width)
-    B_table = None if B_constant is None else _block(B_constant, channel, width)
-    C_table = None if C_constant is None else _block(C_constant, channel, width)
-    h = np.zeros((states, WIDTH), u.dtype)
-    row = np.zeros((5, WIDTH), u.dtype)
-    u_t, dt_t, x_t, y_t, z_t = row[0], row[1], row[2], row[3], row[4]
-    skip_k = np.zeros(WIDTH, u.dtype)
-    skip_k[:width] = skip[channel : channel + width]
-    b = c = one
+    stride = -1 if reverse else 1
+    states = np.zeros((A.shape[0], 8, WIDTH), u.dtype)
+    tokens = np.zeros((CHUNK, 6, WIDTH), u.dtype)
+    _load_block(states, DECAY, A, channel, width)
+    if B_constant is not None:
+        _load_block(states, B_ROW, B_constant, channel, width)
+    if C_constant is not None:
+        _load_block(states, C_ROW, C_constant, channel, width)
+    b = c = type(u[0, 0])(0)
     for sequence in range(first, last):
-        begin, end = offsets[sequence], offsets[sequence + 1]
-        for n in range(states):
-            for k in range(width):
-                h[n, k] = initial[sequence, n, channel + k]
-        for i in range(end - begin):
-            t = end - 1 - i if reverse else begin + i
-            if save_entries and i % CHUNK == 0:
-                chunk = chunk_offsets[sequence] + i // CHUNK
-                for n in range(states):
-                    for k in range(width):
-                        entries[chunk, n, channel + k] = h[n, k]
-            _load(u_t, u, t, channel, width)
-            _load(dt_t, dt, t, channel, width)
-            for k in range(WIDTH):
-                x_t[k] = dt_t[k] * u_t[k]
-                y_t[k] = skip_k[k] * u_t[k]
-            for n in range(states):
-                if B_table is None:
-                    b = B[t, group, n]
-                if C_table is None:
-                    c = C[t, group, n]
-                for k in range(WIDTH):
-                    value = power(dt_t[k] * decay[n, k]) * h[n, k] + _entry(b, B_table, n, k) * x_t[k]
-                    h[n, k] = value
-                    y_t[k] += _entry(c, C_table, n, k) * value
+        length = offsets[sequence + 1] - offsets[sequence]
+        origin = offsets[sequence + 1] - 1 if reverse else offsets[sequence]
+        _load_block(states, H, initial[sequence], channel, width)
+        for chunk in range((length + CHUNK - 1) // CHUNK):
+            start = origin + stride * chunk * CHUNK
+            steps = min(CHUNK, length - chunk * CHUNK)
+            if save_entries:
+                _store_block(entries[chunk_offsets[sequence] + chunk], states, H, channel, width)
+            _load_tokens(tokens, U, u, start, stride, steps, channel, width)
+            _load_tokens(tokens, DT, dt, start, stride, steps, channel, width)
+            _start_tokens(tokens, skip, channel, width)
+            for i in range(steps):
+                t = start + stride * i
+                for n in range(A.shape[0]):
+                    if B_constant is None:
+                        b = B[t, group, n]
+                    if C_constant is None:
+                        c = C[t, group, n]
+                    for k in range(WIDTH):
+                        factor = power(tokens[i, DT, k] * states[n, DECAY, k])
+                        h = factor * states[n, H, k] + _entry(b, B_constant, states, n, B_ROW, k) * tokens[i, X, k]
+                        states[n, H, k] = h
+                        tokens[i, Y, k] += _entry(c, C_constant, states, n, C_ROW, k) * h
             if has_gate:
-                _load(z_t, z, t, channel, width)
-                for k in range(WIDTH):
-                    y_t[k] *= z_t[k] * sigmoid(z_t[k])
-            _store(y, y_t, t, channel, width)
-        for n in range(states):
-            for k in range(width):
-                final[sequence, n, channel + k] = h[n, k]
+                _load_tokens(tokens, Z, z, start, stride, steps, channel, width)
+                _gate(tokens)
+            _store_tokens(y, tokens, Y, start, stride, steps, channel, width)
+        _store_block(final[sequence], states, H, channel, width)
 
 
 @njit(**FAST)
@@ -167,6 +219,8 @@ def backward(
     grad_A: Array,
     grad_B: Array,
     grad_C: Array,
+    grad_B_constant: Array,
+    grad_C_constant: Array,
     grad_skip: Array,
     grad_initial: Array,
 ) -> None:
@@ -174,117 +228,106 @@ def backward(
 
     With g the adjoint of the state, a the decay and r = a h_before: g = carry + C dy, carry = a g,
     dA = sum dt g r, ddt = sum_n g (A r + B u), du = dt sum_n g B, dB = g dt u, dC = dy h.
-    ``part`` and ``slot`` are this call's rows in the arrays that are summed afterwards: grad_A (parts, state, dim),
-    grad_skip (parts, dim), grad_B and grad_C (slots, tokens, groups, state), or (parts, state, dim) where constant.
+    ``part`` and ``slot`` are this call's rows in the arrays that are summed afterwards: grad_A, grad_B_constant and
+    grad_C_constant (parts, state, dim), grad_skip (parts, dim), grad_B and grad_C (slots, tokens, groups, state).
     """
-    states = A.shape[0]
-    dtype = u.dtype
     zero = type(u[0, 0])(0)
-    one = type(u[0, 0])(1)
-    decay = _block(A, channel, width)
-    B_table = None if B_constant is None else _block(B_constant, channel, width)
-    C_table = None if C_constant is None else _block(C_constant, channel, width)
-    h, carry = np.zeros((states, WIDTH), dtype), np.zeros((states, WIDTH), dtype)
-    sum_A, sum_B, sum_C = (np.zeros((states, WIDTH), dtype), np.zeros((states, WIDTH), dtype), np.zeros((states, WIDTH), dtype))
-    sum_skip = np.zeros(WIDTH, dtype)
-    decays, befores = np.empty((CHUNK, states, WIDTH), dtype), np.empty((CHUNK, states, WIDTH), dtype)
-    ungated = np.zeros((CHUNK, WIDTH), dtype)
-    dt_t, x_t, y_t, dy_t = np.zeros(WIDTH, dtype), np.zeros(WIDTH, dtype), np.zeros(WIDTH, dtype), np.zeros(WIDTH, dtype)
-    sum_input, sum_decay = np.zeros(WIDTH, dtype), np.zeros(WIDTH, dtype)
-    b = c = one
+    stride = -1 if reverse else 1
+    states = np.zeros((A.shape[0], 8, WIDTH), u.dtype)
+    tokens = np.zeros((CHUNK, 6, WIDTH), u.dtype)
+    kept = np.empty((CHUNK, A.shape[0], 2, WIDTH), u.dtype)
+    sums = np.zeros((2, WIDTH), u.dtype)
+    sum_skip = np.zeros(WIDTH, u.dtype)
+    _load_block(states, DECAY, A, channel, width)
+    if B_constant is not None:
+        _load_block(states, B_ROW, B_constant, channel, width)
+    if C_constant is not None:
+        _load_block(states, C_ROW, C_constant, channel, width)
+    b = c = zero
     for sequence in range(first, last):
-        begin, end = offsets[sequence], offsets[sequence + 1]
-        for n in range(states):
-            for k in range(width):
-                carry[n, k] = grad_final[sequence, n, channel + k]
-        for chunk in range((end - begin + CHUNK - 1) // CHUNK - 1, -1, -1):
-            start = chunk * CHUNK
-            steps = min(CHUNK, end - begin - start)
-            for n in range(states):
-                for k in range(width):
-                    h[n, k] = entries[chunk_offsets[sequence] + chunk, n, channel + k]
-
+        length = offsets[sequence + 1] - offsets[sequence]
+        origin = offsets[sequence + 1] - 1 if reverse else offsets[sequence]
+        _load_block(states, CARRY, grad_final[sequence], channel, width)
+        for chunk in range((length + CHUNK - 1) // CHUNK - 1, -1, -1):
+            start = origin + stride * chunk * CHUNK
+            steps = min(CHUNK, length - chunk * CHUNK)
+            _load_block(states, H, entries[chunk_offsets[sequence] + chunk], channel, width)
+            _load_tokens(tokens, U, u, start, stride, steps, channel, width)
+            _load_tokens(tokens, DT, dt, start, stride, steps, channel, width)
+            _load_tokens(tokens, DY, grad_y, start, stride, steps, channel, width)
+            _start_tokens(tokens, skip, channel, width)
             for i in range(steps):
-                t = end - 1 - start - i if reverse else begin + start + i
-                for k in range(width):
-                    dt_t[k] = dt[t, channel + k]
-                    x_t[k] = dt_t[k] * u[t, channel + k]
-                    y_t[k] = skip[channel + k] * u[t, channel + k]
-                for n in range(states):
-                    if B_table is None:
+                t = start + stride * i
+                for n in range(A.shape[0]):
+                    if B_constant is None:
                         b = B[t, group, n]
-                    if C_table is None:
+                    if C_constant is None:
                         c = C[t, group, n]
                     for k in range(WIDTH):
-                        a = power(dt_t[k] * decay[n, k])
-                        before = h[n, k]
-                        value = a * before + _entry(b, B_table, n, k) * x_t[k]
-                        decays[i, n, k] = a
-                        befores[i, n, k] = before
-                        h[n, k] = value
-                        y_t[k] += _entry(c, C_table, n, k) * value
-                for k in range(WIDTH):
-                    ungated[i, k] = y_t[k]
+                        factor = power(tokens[i, DT, k] * states[n, DECAY, k])
+                        before = states[n, H, k]
+                        h = factor * before + _entry(b, B_constant, states, n, B_ROW, k) * tokens[i, X, k]
+                        kept[i, n, FACTOR, k] = factor
+                        kept[i, n, BEFORE, k] = before
+                        states[n, H, k] = h
+                        tokens[i, Y, k] += _entry(c, C_constant, states, n, C_ROW, k) * h
+            if has_gate:
+                _load_tokens(tokens, Z, z, start, stride, steps, channel, width)
+                _gate_backward(tokens)
+                _store_tokens(grad_z, tokens, Z, start, stride, steps, channel, width)
 
             for i in range(steps - 1, -1, -1):
-                t = end - 1 - start - i if reverse else begin + start + i
-                if has_gate:
-                    for k in range(width):
-                        gate = z[t, channel + k]
-                        s = sigmoid(gate)
-                        dy_t[k] = grad_y[t, channel + k] * gate * s
-                        grad_z[t, channel + k] = grad_y[t, channel + k] * ungated[i, k] * s * (one + gate * (one - s))
-                else:
-                    for k in range(width):
-                        dy_t[k] = grad_y[t, channel + k]
-                for k in range(width):
-                    dt_t[k] = dt[t, channel + k]
-                    x_t[k] = dt_t[k] * u[t, channel + k]
+                t = start + stride * i
                 for k in range(WIDTH):
-                    sum_input[k] = zero
-                    sum_decay[k] = zero
-                for n in range(states):
-                    if B_table is None:
+                    sums[INPUT, k] = zero
+                    sums[RATE, k] = zero
+                for n in range(A.shape[0]):
+                    if B_constant is None:
                         b = B[t, group, n]
-                    if C_table is None:
+                    if C_constant is None:
                         c = C[t, group, n]
                     total_B = zero
                     total_C = zero
                     for k in range(WIDTH):
-                        a = decays[i, n, k]
-                        g = carry[n, k] + _entry(c, C_table, n, k) * dy_t[k]
-                        carry[n, k] = a * g
-                        decayed = a * befores[i, n, k]
-                        b_k = _entry(b, B_table, n, k)
-                        value = decayed + b_k * x_t[k]
-                        weighted = g * decayed
-                        sum_A[n, k] += dt_t[k] * weighted
-                        sum_decay[k] += decay[n, k] * weighted
-                        sum_input[k] += b_k * g
-                        if B_table is None:
-                            total_B += g * x_t[k]
+                        b_k = _entry(b, B_constant, states, n, B_ROW, k)
+                        c_k = _entry(c, C_constant, states, n, C_ROW, k)
+                        factor = kept[i, n, FACTOR, k]
+                        decayed = factor * kept[i, n, BEFORE, k]
+                        g = states[n, CARRY, k] + c_k * tokens[i, DY, k]
+                        h_dy = (decayed + b_k * tokens[i, X, k]) * tokens[i, DY, k]
+                        g_decayed = g * decayed
+                        g_x = g * tokens[i, X, k]
+                        states[n, CARRY, k] = factor * g
+                        states[n, SUM_A, k] += tokens[i, DT, k] * g_decayed
+                        sums[RATE, k] += states[n, DECAY, k] * g_decayed
+                        sums[INPUT, k] += b_k * g
+                        if B_constant is None:
+                            total_B += g_x
                         else:
-                            sum_B[n, k] += g * x_t[k]
-                        if C_table is None:
-                            total_C += dy_t[k] * value
+                            states[n, SUM_B, k] += g_x
+                        if C_constant is None:
+                            total_C += h_dy
                         else:
-                            sum_C[n, k] += dy_t[k] * value
-                    if B_table is None:
+                            states[n, SUM_C, k] += h_dy
+                    if B_constant is None:
                         grad_B[slot, t, group, n] = total_B
-                    if C_table is None:
+                    if C_constant is None:
                         grad_C[slot, t, group, n] = total_C
+                for k in range(WIDTH):
+                    # X and Y are no longer needed: they take the gradients of dt and of u without D dy.
+                    tokens[i, X, k] = unscale * sums[RATE, k] + tokens[i, U, k] * sums[INPUT, k]
+                    tokens[i, Y, k] = tokens[i, DT, k] * sums[INPUT, k]
+            for i in range(steps):
                 for k in range(width):
-                    grad_u[t, channel + k] = dt_t[k] * sum_input[k] + skip[channel + k] * dy_t[k]
-                    grad_dt[t, channel + k] = unscale * sum_decay[k] + u[t, channel + k] * sum_input[k]
-                    sum_skip[k] += dy_t[k] * u[t, channel + k]
-        for n in range(states):
-            for k in range(width):
-                grad_initial[sequence, n, channel + k] = carry[n, k]
+                    sum_skip[k] += tokens[i, DY, k] * tokens[i, U, k]
+                    tokens[i, Y, k] += skip[channel + k] * tokens[i, DY, k]
+            _store_tokens(grad_dt, tokens, X, start, stride, steps, channel, width)
+            _store_tokens(grad_u, tokens, Y, start, stride, steps, channel, width)
+        _store_block(grad_initial[sequence], states, CARRY, channel, width)
     for k in range(width):
         grad_skip[part, channel + k] = sum_skip[k]
-        for n in range(states):
-            grad_A[part, n, channel + k] = sum_A[n, k]
-            if B_table is not None:
-                grad_B[part, n, channel + k] = sum_B[n, k]
-            if C_table is not None:
-                grad_C[part, n, channel + k] = sum_C[n, k]
+    _store_block(grad_A[part], states, SUM_A, channel, width)
+    if B_constant is not None:
+        _store_block(grad_B_constant[part], states, SUM_B, channel, width)
+    if C_constant is not None:
+        _store_block(grad_C_constant[part], states, SUM_C, channel, width)

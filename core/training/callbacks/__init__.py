@@ -1,0 +1,27 @@
+"""Callbacks of the training verbs: checkpoints that resume exactly, interruption, measurements, pictures, results."""
+
+from __future__ import annotations
+
+from .checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from .interrupt import GracefulInterrupt
+from .length_warmup import SequenceLengthWarmup, Stage
+from .pictures import ConfusionPicture, LearningCurves
+from .predictions import PredictionTable
+from .random_state import RandomState
+from .results import ResultTable
+from .throughput import Throughput
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "BestCheckpoint",
+    "ConfusionPicture",
+    "GracefulInterrupt",
+    "LastCheckpoint",
+    "LearningCurves",
+    "PredictionTable",
+    "RandomState",
+    "ResultTable",
+    "SequenceLengthWarmup",
+    "Stage",
+    "Throughput",
+]

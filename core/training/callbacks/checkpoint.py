@@ -1,0 +1,149 @@
+"""Checkpoints: the last one, from which training goes on exactly, and the best one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from ...errors import UserError, nearest
+from ...files import replacing
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write a checkpoint to a temporary file in the same folder, then rename it.
+
+    Lightning's own goes through the system's temporary folder, and between two file systems the final move is a copy:
+    a process killed meanwhile leaves half a checkpoint in place of the last good one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class LastCheckpoint(Checkpoint):
+    """Keep ``last.ckpt``: every so many optimiser steps, at the end of each epoch, and at the end of training.
+
+    It is written only when everything of a step is over, so that resuming repeats and leaves out nothing: after the
+    validation where one is due at that step, and after the closing hooks where the epoch ends.
+
+    Args:
+        folder: where ``last.ckpt`` goes; ``<default_root_dir>/checkpoints`` where None.
+        every_n_steps: optimiser steps between checkpoints in mid-epoch; None writes none there.
+    """
+
+    def __init__(self, folder: str | None = None, every_n_steps: int | None = 500) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise UserError(f"checkpoint.every_n_steps must be at least 1, got {every_n_steps}")
+        self.folder = folder
+        self.every_n_steps = every_n_steps
+        self._saved_at: tuple[int, int] | None = None
+        self._wanted = False
+
+    @property
+    def path(self) -> str:
+        """Path of the checkpoint, known once training was set up."""
+        assert self.folder is not None, "the folder is known after setup"
+        return os.path.join(self.folder, "last.ckpt")
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = self.folder or os.path.join(trainer.default_root_dir, "checkpoints")
+        self.folder = trainer.strategy.broadcast(folder)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint now."""
+        self._wanted = False
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        here = (trainer.global_step, epochs.processed)
+        if trainer.fast_dev_run or self._saved_at == here:  # type: ignore[attr-defined]
+            return
+        trainer.save_checkpoint(self.path)
+        self._saved_at = here
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if in_mid_step(trainer):
+            return
+        step = trainer.global_step
+        due = self.every_n_steps is not None and step % self.every_n_steps == 0
+        ends = trainer.max_steps != -1 and step >= trainer.max_steps
+        if not (due or ends or trainer.should_stop):
+            return
+        if epoch_is_over(trainer):
+            return  # saved by on_train_epoch_end
+        if _validation_follows(trainer):
+            self._wanted = True
+            return
+        self.save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or epoch_is_over(trainer):
+            return
+        if self._wanted or trainer.should_stop:
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # An epoch that max_steps or early stopping cut short is not over: its place was saved in mid-epoch.
+        if epoch_is_over(trainer):
+            self.save(trainer)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep ``best.ckpt``, by a metric of the validation; without a validation set there is none.
+
+    Args:
+        monitor: name of the metric.
+        mode: whether smaller (``min``) or larger (``max``) is better.
+        folder: where it goes; ``<default_root_dir>/checkpoints`` where None.
+    """
+
+    def __init__(self, monitor: str = "val/loss", mode: str = "min", folder: str | None = None) -> None:
+        if mode not in ("min", "max"):
+            raise UserError(f"checkpoint.mode must be min or max, got {mode!r}")
+        super().__init__(
+            dirpath=folder, filename="best", monitor=monitor, mode=mode, save_top_k=1, enable_version_counter=False
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.dirpath is None:
+            self.dirpath = os.path.realpath(os.path.join(trainer.default_root_dir, "checkpoints"))
+        # Lightning warns of a folder that is not empty; a run that resumes has its own checkpoints there.
+        Path(self.dirpath).mkdir(parents=True, exist_ok=True)
+        super().setup(trainer, pl_module, stage)
+
+    def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
+        if self.monitor not in monitor_candidates:
+            if sum(trainer.num_val_batches) == 0:
+                return
+            known = [name for name in monitor_candidates if name not in ("epoch", "step")]
+            raise UserError(
+                f"checkpoint.monitor: no metric is called {self.monitor!r}; {nearest(str(self.monitor), known)}"
+            )
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+
+def in_mid_step(trainer: pl.Trainer) -> bool:
+    """Whether gradients are being accumulated, so that a checkpoint now would lose them."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def epoch_is_over(trainer: pl.Trainer) -> bool:
+    """Whether all batches of the epoch have been trained on."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return progress.processed >= trainer.num_training_batches
+
+
+def _validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning will validate right after this batch."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return sum(trainer.num_val_batches) > 0 and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

@@ -1,0 +1,155 @@
+"""What DNA models are trained to do: language modelling, causal or masked, and classification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..core.errors import UserError
+from ..core.training.module import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
+from ..core.training.optimizer import OptimizerConfig
+from ..core.training.schedule import ScheduleConfig
+from ..core.training.tasks import ClassificationTask, LanguageModelTask
+
+
+class _DNATask(TrainingModule):
+    """Builds its model once the data is known, so that classes and tokenizer are stored with the weights.
+
+    Args:
+        model: name of a registered model (``longscan models``), or of an architecture such as ``LanguageModel``.
+        options: fields of its configuration to replace, as in ``{"d_model": 64, "n_layer": 2}``.
+        pretrained: start from these weights instead of random ones: a registered name, a folder written by
+            ``save_pretrained``, a training checkpoint, or a hub repository; ``model`` is then ignored.
+        optimizer: optimiser and parameter groups.
+        schedule: learning rate over the steps.
+    """
+
+    def __init__(
+        self,
+        model: str = "caduceus_ph_1k_d118",
+        options: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
+        schedule: ScheduleConfig = DEFAULT_SCHEDULE,
+    ) -> None:
+        super().__init__(nn.Identity(), optimizer, schedule)
+        self.model_name, self.options, self.pretrained = model, dict(options or {}), pretrained
+        self._built = False
+
+    def configure_model(self) -> None:
+        """Build or load the model; Lightning calls this after the data module's ``setup``."""
+        if not self._built:
+            self.model = self.build_model()
+            self._built = True
+
+    def build_model(self) -> nn.Module:
+        """Return the model that the arguments and the data ask for."""
+        raise NotImplementedError
+
+    def _create(self, overrides: Mapping[str, Any]) -> nn.Module:
+        """Build with random weights or from the pretrained ones, the data's tokenizer noted in the configuration."""
+        import longscan
+
+        options = {**self.options, **overrides}
+        tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
+        if tokenizer is not None:
+            options["tokenizer"] = tokenizer.to_dict()
+        if self.pretrained is not None:
+            return longscan.from_pretrained(self.pretrained, **options).train()
+        return longscan.create_model(self.model_name, **options)
+
+
+class LanguageModeling(_DNATask, LanguageModelTask):
+    """Predict the next base (a causal model on causal data) or masked ones (Caduceus on masked data)."""
+
+    def build_model(self) -> nn.Module:
+        """Return a language model.
+
+        Raises:
+            UserError: if the data asks a bidirectional model for the next base, which it sees in its input.
+        """
+        model = self._create({})
+        objective = getattr(self.trainer.datamodule, "objective", None)  # type: ignore[attr-defined]
+        if objective == "causal" and not model.backbone.causal:  # type: ignore[union-attr]
+            raise UserError(
+                f"objective 'causal' with {type(model).__name__}, which sees both sides and so its own targets; "
+                "set data.objective to 'masked' or take a causal model"
+            )
+        return model
+
+
+class SequenceClassification(_DNATask, ClassificationTask):
+    """Put whole sequences in classes.
+
+    Fine-tunes a language model given as ``pretrained`` with a new head, or trains from scratch. With a classifier
+    given as ``pretrained``, ``test`` and ``predict`` use it as it is.
+    """
+
+    def build_model(self) -> nn.Module:
+        """Return a classifier with the data's classes, or the pretrained one's.
+
+        Raises:
+            UserError: if a pretrained classifier is asked about other classes than its own.
+        """
+        names = self._data_classes()
+        if self.trainer.state.fn == "fit":
+            if names is None:
+                raise UserError("the classes are unknown; give data.train_file, or data.class_names")
+            return self._create({"head": "classification", "class_names": tuple(names), "num_classes": len(names)})
+        if self.pretrained is None:
+            # A training checkpoint follows, with the weights; the head must have its shape.
+            known = names or self._checkpoint_classes()
+            return self._create({"head": "classification", "class_names": tuple(known), "num_classes": len(known)})
+        model = self._create({})
+        stored = model.config.class_names  # type: ignore[union-attr]
+        if model.config.head != "classification":  # type: ignore[union-attr]
+            raise UserError(f"{self.pretrained}: has no classification head; fine-tune it first (`fit`)")
+        if names is not None and stored is not None and list(stored) != [str(name) for name in names]:
+            raise UserError(
+                f"{self.pretrained}: tells {', '.join(stored)} apart, the data has the classes {', '.join(names)}"
+            )
+        return model
+
+    def _data_classes(self) -> list[str] | None:
+        """Return the data module's classes, if its files name any."""
+        try:
+            return [str(name) for name in self.trainer.datamodule.class_names]  # type: ignore[attr-defined]
+        except UserError:
+            return None
+
+    def _checkpoint_classes(self) -> Sequence[str]:
+        """Return the classes noted in the checkpoint that is about to be loaded."""
+        from ..core.checkpoint_files import load_torch_file
+        from pathlib import Path
+
+        path = self.trainer.ckpt_path
+        if path is None:
+            raise UserError("no weights: give model.pretrained or --ckpt_path")
+        stored = load_torch_file(Path(path)).get("longscan", {}).get("model", {}).get("config", {}).get("config", {})
+        if not stored.get("class_names"):
+            raise UserError(f"{path}: names no classes; give data.class_names")
+        return stored["class_names"]
+
+    def class_names(self) -> list[str] | None:
+        """Return the names of the classes in the order of the logits."""
+        stored = getattr(getattr(self.model, "config", None), "class_names", None)
+        return list(stored) if stored is not None else self._data_classes()
+
+    def prediction_columns(self) -> list[str]:
+        """Return name, prediction, and one probability for each class."""
+        return ["name", "prediction", *(f"probability_{name}" for name in self._columns())]
+
+    def _columns(self) -> list[str]:
+        names = self.class_names()
+        return names if names is not None else [str(i) for i in range(self.model.config.num_classes)]  # type: ignore
+
+    def prediction_rows(self, prediction: Tensor, batch: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+        """Return one row for each sequence."""
+        names = self._columns()
+        for name, row in zip(batch["name"], prediction.tolist(), strict=True):
+            yield name, names[max(range(len(row)), key=row.__getitem__)], *(f"{value:.6f}" for value in row)
+
+
+__all__ = ["LanguageModeling", "SequenceClassification"]

@@ -1,0 +1,207 @@
+"""A toy training run that tests start in processes of their own, interrupt and resume."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import nn
+
+from longscan.core.training.callbacks import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    GracefulInterrupt,
+    LastCheckpoint,
+    RandomState,
+    SequenceLengthWarmup,
+    Stage,
+)
+from longscan.core.training.data import ResumableDataModule, SampleKey, sample_generator
+from longscan.core.training.optimizer import OptimizerConfig
+from longscan.core.training.schedule import ScheduleConfig
+from longscan.core.training.tasks import LanguageModelTask
+
+VOCABULARY = 11
+
+
+class ToyModel(nn.Module):
+    """Embedding, dropout, two linear layers: enough to have random state, tied to no position."""
+
+    def __init__(self, width: int = 8, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, width)
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(width, VOCABULARY)
+
+    def forward(self, input_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        hidden = self.norm(self.embedding(input_ids))
+        return self.output(self.dropout(torch.relu(self.hidden(hidden))))
+
+    def model_config(self) -> dict[str, Any]:
+        return {"width": self.embedding.embedding_dim}
+
+
+class ToyDataset:
+    """Random tokens whose augmentation depends on epoch and index; the target is the token before."""
+
+    def __init__(self, length: int, seed: int, seqlen: int = 6) -> None:
+        self.length, self.seed, self.seqlen = length, seed, seqlen
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: SampleKey) -> torch.Tensor:
+        generator = sample_generator(self.seed, key)
+        return torch.from_numpy(generator.integers(0, VOCABULARY, self.seqlen + 1))
+
+    def set_seqlen(self, seqlen: int) -> None:
+        self.seqlen = seqlen
+
+
+class ToyData(ResumableDataModule):
+    """Synthetic tokens."""
+
+    def __init__(self, samples: int = 22, **options: Any) -> None:
+        super().__init__(**options)
+        self.samples = samples
+
+    def setup(self, stage: str | None = None) -> None:
+        self.train_set = ToyDataset(self.samples, self.seed)
+        self.val_set = ToyDataset(5, self.seed + 1)
+
+    def collate(self, samples: list[torch.Tensor]) -> dict[str, Any]:
+        tokens = torch.stack(samples)
+        return {"input_ids": tokens[:, 1:], "labels": tokens[:, :-1]}
+
+
+class Recorder(pl.Callback):
+    """Note the shape and content of every batch, and interrupt the process at a given batch."""
+
+    def __init__(self, path: Path, at: int | None, number: int | None) -> None:
+        self.path, self.at, self.number, self.seen = path, at, number, 0
+
+    def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor) -> None:
+        if self.at is not None and self.seen == self.at:
+            assert self.number is not None
+            os.kill(os.getpid(), self.number)
+        self.seen += 1
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        tokens = batch["input_ids"]
+        with self.path.open("a") as file:
+            file.write(f"{trainer.current_epoch} {batch_idx} {tuple(tokens.shape)} {int(tokens.sum())}\n")
+
+
+@dataclass
+class Run:
+    """One training run; ``trainer`` holds further arguments of the trainer."""
+
+    folder: Path
+    ckpt_path: str | None = None
+    workers: int = 0
+    accumulate: int = 1
+    every_n_steps: int = 2
+    kill_at: int | None = None
+    signal: int = signal.SIGKILL
+    ema: bool = False
+    stages: list[Stage] = field(default_factory=list)
+    trainer: dict[str, Any] = field(default_factory=lambda: {"max_epochs": 3})
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def batches(self) -> list[str]:
+        """Lines ``epoch batch shape sum`` of every batch trained on."""
+        return (self.folder / "batches.txt").read_text().splitlines()
+
+
+def train(run: Run) -> None:
+    """Train in this process; the output goes to ``log.txt``."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / "log.txt").open("a", buffering=1) as log:
+        sys.stdout = sys.stderr = log
+        os.dup2(log.fileno(), 2)
+        torch.set_num_threads(1)
+        pl.seed_everything(17)
+        callbacks: list[Any] = [RandomState(), Recorder(run.folder / "batches.txt", run.kill_at, run.signal)]
+        callbacks += [LastCheckpoint(every_n_steps=run.every_n_steps), BestCheckpoint(), GracefulInterrupt()]
+        callbacks += [EMAWeightAveraging(decay=0.9)] if run.ema else []
+        callbacks += [SequenceLengthWarmup(run.stages)] if run.stages else []
+        trainer = pl.Trainer(
+            default_root_dir=run.folder,
+            accelerator="cpu",
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            accumulate_grad_batches=run.accumulate,
+            gradient_clip_val=1.0,
+            reload_dataloaders_every_n_epochs=1 if run.stages else 0,
+            **run.trainer,
+        )
+        schedule = ScheduleConfig(warmup_steps=3)
+        task = LanguageModelTask(ToyModel(), OptimizerConfig(lr=1e-2), schedule)
+        trainer.fit(task, ToyData(batch_size=4, num_workers=run.workers, seed=5), ckpt_path=run.ckpt_path)
+        print("total steps", task.total_steps())
+
+
+def _processes() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toy_training"])
+    return context
+
+
+def start(run: Run) -> int:
+    """Train in a new process and return its exit status; minus the signal where one ended it."""
+    process = _processes().Process(target=train, args=(run,))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def final_state(run: Run) -> dict[str, Any]:
+    """What the last checkpoint holds of weights, optimiser, schedule, random state and data order."""
+    checkpoint = torch.load(run.last, weights_only=True)
+    return {
+        "weights": checkpoint["state_dict"],
+        "current weights": checkpoint.get("current_model_state"),
+        "optimizer": checkpoint["optimizer_states"],
+        "schedule": checkpoint["lr_schedulers"],
+        "random": checkpoint["callbacks"]["RandomState"],
+        "data": checkpoint["ToyData"],
+        "steps": checkpoint["global_step"],
+    }
+
+
+def assert_same(one: Any, other: Any, where: str = "state") -> None:
+    """Compare nested values bit for bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{index}]")
+    else:
+        assert one == other, f"{where}: {one} != {other}"
