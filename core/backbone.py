@@ -57,6 +57,8 @@ class BackboneConfig:
             raise UserError(f"backbone: d_model {self.d_model}, repeat {self.repeat}, layers {self.layers}: need ≥ 1")
         if not 0 <= self.drop_path < 1 or not 0 <= self.dropout < 1:
             raise UserError(f"backbone: drop_path {self.drop_path}, dropout {self.dropout}: need 0 ≤ p < 1")
+        if self.initializer not in ("mamba", "normal"):
+            raise UserError(f"backbone: initializer is {self.initializer!r}; expected 'mamba' or 'normal'")
 
 
 def parse_layer(spec: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -67,13 +69,19 @@ def parse_layer(spec: Any) -> tuple[dict[str, Any] | None, dict[str, Any] | None
     """
 
     def named(part: Any) -> dict[str, Any] | None:
-        return {"name": part} if isinstance(part, str) else None if part is None else dict(part)
+        if part is None or isinstance(part, str):
+            return None if part is None else {"name": part}
+        if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
+            raise UserError(f"layers: {part!r} is no layer; expected a name, or a mapping with 'name' or 'mixer'")
+        return dict(part)
 
     if isinstance(spec, Mapping) and "name" not in spec:
         unknown = set(spec) - {"mixer", "channel_mixer"}
         if unknown:
             raise UserError(f"layers: {dict(spec)}: unknown entry {sorted(unknown)}; expected mixer, channel_mixer")
-        return named(spec.get("mixer")), named(spec.get("channel_mixer"))
+        if spec.get("mixer") is not None or spec.get("channel_mixer") is not None:
+            return named(spec.get("mixer")), named(spec.get("channel_mixer"))
+        spec = None
     options = named(spec)
     if options is None:
         raise UserError("layers: an entry is empty; expected a name, or a mapping with 'name' or 'mixer'")

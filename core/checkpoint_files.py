@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,8 @@ def load_torch_file(path: Path, map_location: str = "cpu") -> Any:
         UserError: if the file is missing, cut short, no torch file, or holds pickled code.
     """
     try:
-        with torch.serialization.safe_globals(_HARMLESS):  # type: ignore[arg-type]
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():  # type: ignore[arg-type]
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of files that are no pickle at all
             return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
@@ -81,8 +83,10 @@ def load_torch_file(path: Path, map_location: str = "cpu") -> Any:
                 "ask its author for a safetensors file or a plain state dict"
             ) from error
         raise UserError(f"{path}: is no torch checkpoint or is damaged; fetch it again") from error
-    except (EOFError, RuntimeError, ValueError, KeyError, AssertionError) as error:
-        first = str(error).strip().split("\n")[0][:120]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # a damaged pickle can fail in any way: EOFError, IndexError, struct.error, …
+        first = (str(error).strip() or type(error).__name__).split("\n")[0][:120]
         raise UserError(f"{path}: is cut short or damaged ({first}); fetch it again") from error
 
 
@@ -121,7 +125,10 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of one file, and what else a training checkpoint holds."""
     if path.name.endswith(".index.json"):
         tensors: dict[str, Tensor] = {}
-        for shard in sorted(set(read_json(path)["weight_map"].values())):
+        where = read_json(path).get("weight_map")
+        if not isinstance(where, dict):
+            raise UserError(f"{path}: has no 'weight_map', which would name the files of the weights; fetch it again")
+        for shard in sorted(set(where.values())):
             tensors |= _read_weights(path.parent / shard)[0]
         return tensors, {}
     if path.suffix == ".safetensors":

@@ -57,15 +57,18 @@ def pool(features: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
     """
     if mask is None:
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    mask = mask.bool()
     count = mask.sum(1)
+    if not torch.compiler.is_compiling() and not count.all():
+        raise ValueError(f"mask marks no real token in sequence {int(count.argmin())} of the batch; drop it")
     if pooling == "mean":
-        return (features * mask.unsqueeze(-1)).sum(1) / count.clamp(min=1).unsqueeze(-1)
+        return (features * mask.unsqueeze(-1)).sum(1) / count.unsqueeze(-1)
     if pooling == "max":
         lowest = torch.finfo(features.dtype).min
         return features.masked_fill(~mask.unsqueeze(-1), lowest).amax(1)
-    first = mask.to(torch.int8).argmax(1)
-    offset = {"first": torch.zeros_like(count), "last": count - 1, "center": count // 2}[pooling]
-    return features[torch.arange(len(features), device=features.device), (first + offset).clamp(min=0)]
+    number = {"first": torch.ones_like(count), "last": count, "center": count // 2 + 1}[pooling]
+    position = (mask.cumsum(1) == number.unsqueeze(1)).to(torch.int8).argmax(1)  # of the number-th real token
+    return features[torch.arange(len(features), device=features.device), position]
 
 
 class ClassificationHead(nn.Module):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint_files import Checkpoint, read_checkpoint, read_json
+from .checkpoint_files import SUFFIXES, Checkpoint, read_checkpoint, read_json
 from .errors import UserError, nearest
 from .files import replacing
 from .registry import apply_overrides, build, find_architecture, find_model, unknown_model
@@ -161,7 +161,10 @@ def from_pretrained(
     original = foreign.read_config(checkpoint)
     model = build(foreign.architecture, apply_overrides(original, overrides))
     tensors = foreign.tensors(checkpoint)
-    foreign.check(tensors, model)
+    try:
+        foreign.check(tensors, model)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     ours: dict[str, Tensor] = {}
     names = {foreign.published(key, original): key for key in unique_parameters(model)}
     aliases = {foreign.published(alias, original): foreign.published(key, original) for alias, key in tied(model)}
@@ -190,7 +193,7 @@ def _locate(name_or_path: str | Path, revision: str | None, local_files_only: bo
     path = Path(name).expanduser()
     if path.exists():
         return path
-    if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or path.suffix in (".ckpt", ".safetensors"):
+    if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or path.suffix in SUFFIXES:
         raise UserError(f"{path}: there is no such file or folder")
     if name.count("/") == 1:
         return _download(name, revision, local_files_only)
@@ -246,7 +249,7 @@ def _own_model_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
 def _load_own(checkpoint: Checkpoint, stored: dict[str, Any], strict: bool, overrides: dict[str, Any]) -> nn.Module:
     try:
         original = find_architecture(stored["architecture"]).config(**stored["config"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{checkpoint.path}: its configuration is not one of this version ({error})") from error
     model = build(stored["architecture"], apply_overrides(original, overrides))
     tensors = dict(checkpoint.tensors)
@@ -263,10 +266,17 @@ def _other_head(original: Any, overrides: Mapping[str, Any]) -> bool:
     return "head" in overrides and overrides["head"] != getattr(original, "head", None)
 
 
-def _fresh_head(original: Any, overrides: Mapping[str, Any]) -> bool:
-    """Whether the overrides ask for other classes than the stored ones, whose head is then of no use."""
-    names = ("num_classes", "class_names", "head_bias")
-    return any(key in overrides and overrides[key] != getattr(original, key, None) for key in names)
+def _other_classes(original: Any, overrides: Mapping[str, Any]) -> bool:
+    """Whether the overrides ask for other classes than the stored ones, whose head is then of no use.
+
+    Naming the classes of a head that had no names is not that.
+    """
+    if overrides.get("head", getattr(original, "head", None)) != "classification":
+        return False
+    stored, names = getattr(original, "class_names", None), overrides.get("class_names")
+    if stored and names and tuple(names) != tuple(stored):
+        return True
+    return any(k in overrides and overrides[k] != getattr(original, k, None) for k in ("num_classes", "head_bias"))
 
 
 def unique_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -297,11 +307,9 @@ def _load(
 ) -> None:
     """Copy weights in, or raise an error that lists what does not fit."""
     targets = unique_parameters(model)
-    if _fresh_head(original, overrides) or _other_head(original, overrides):
+    if (fresh := _other_classes(original, overrides)) or _other_head(original, overrides):
         fits = {
-            key
-            for key, value in targets.items()
-            if key in tensors and tensors[key].shape == value.shape and not _fresh_head(original, overrides)
+            key for key, value in targets.items() if key in tensors and tensors[key].shape == value.shape and not fresh
         }
         targets = {key: value for key, value in targets.items() if not key.startswith("head.") or key in fits}
         tensors = {key: value for key, value in tensors.items() if not key.startswith("head.") or key in fits}
@@ -339,6 +347,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, *, format: str = "long
     Raises:
         UserError: for an unknown format, one that cannot hold the model, or a folder that cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     described: dict[str, Any] = model.model_config()  # type: ignore[operator]
@@ -364,8 +373,9 @@ def save_pretrained(model: nn.Module, folder: str | Path, *, format: str = "long
             save_file(tensors, temporary, metadata={"format": "pt"})
         with replacing(folder / "config.json") as temporary:
             temporary.write_text(json.dumps(config, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder}: cannot be written ({reason}); choose another folder") from error
     return folder
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.checkpoint_files import load_torch_file
 from ..core.errors import UserError
 from ..core.training.module import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
 from ..core.training.optimizer import OptimizerConfig
@@ -53,12 +55,19 @@ class _DNATask(TrainingModule):
         import longscan
 
         options = {**self.options, **overrides}
-        tokenizer = getattr(self.trainer.datamodule, "tokenizer", None)  # type: ignore[attr-defined]
-        if tokenizer is not None:
-            options["tokenizer"] = tokenizer.to_dict()
-        if self.pretrained is not None:
-            return longscan.from_pretrained(self.pretrained, **options).train()
-        return longscan.create_model(self.model_name, **options)
+        tokenizer = self.trainer.datamodule.tokenizer.to_dict()  # type: ignore[attr-defined]
+        if self.pretrained is None:
+            return longscan.create_model(self.model_name, tokenizer=tokenizer, **options)
+        if self.trainer.state.fn == "fit":
+            return longscan.from_pretrained(self.pretrained, tokenizer=tokenizer, **options).train()
+        model = longscan.from_pretrained(self.pretrained, **options)
+        trained_with = model.config.tokenizer  # type: ignore[union-attr]
+        if trained_with not in (None, tokenizer):
+            different = {key: value for key, value in trained_with.items() if tokenizer[key] != value}
+            raise UserError(
+                f"{self.pretrained}: was trained with another tokenizer; set data.tokenizer to have {different}"
+            )
+        return model
 
 
 class LanguageModeling(_DNATask, LanguageModelTask):
@@ -85,7 +94,25 @@ class SequenceClassification(_DNATask, ClassificationTask):
 
     Fine-tunes a language model given as ``pretrained`` with a new head, or trains from scratch. With a classifier
     given as ``pretrained``, ``test`` and ``predict`` use it as it is.
+
+    Args:
+        label_smoothing: share of each target that is spread over all classes in training.
+        model, options, pretrained, optimizer, schedule: as for :class:`LanguageModeling`.
     """
+
+    def __init__(
+        self,
+        model: str = "caduceus_ph_1k_d118",
+        options: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
+        schedule: ScheduleConfig = DEFAULT_SCHEDULE,
+    ) -> None:
+        super().__init__(model, options, pretrained, optimizer, schedule)
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing is {label_smoothing}; expected 0 ≤ p < 1")
+        self.label_smoothing = label_smoothing
 
     def build_model(self) -> nn.Module:
         """Return a classifier with the data's classes, or the pretrained one's.
@@ -121,9 +148,6 @@ class SequenceClassification(_DNATask, ClassificationTask):
 
     def _checkpoint_classes(self) -> Sequence[str]:
         """Return the classes noted in the checkpoint that is about to be loaded."""
-        from ..core.checkpoint_files import load_torch_file
-        from pathlib import Path
-
         path = self.trainer.ckpt_path
         if path is None:
             raise UserError("no weights: give model.pretrained or --ckpt_path")

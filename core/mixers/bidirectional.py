@@ -63,8 +63,8 @@ class Bidirectional(SequenceMixer):
         """See :meth:`SequenceMixer.forward`; ``reverse`` exchanges the two directions."""
         if state is not None:
             raise ValueError("state was given to a bidirectional mixer, which sees the whole sequence; pass None")
-        left = self.forward_mixer
-        right = left if self.tie == "all" else self.reverse_mixer
+        left: Any = self.forward_mixer
+        right: Any = left if self.tie == "all" else self.reverse_mixer
         if self.tie == "projections" and self.combine != "multiply" and left.out_proj.bias is None:
             # out_proj is linear, so one projection of the sum serves both directions.
             xz = left.in_proj(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +49,7 @@ class HyenaFilter(nn.Module):
         self.channels, self.max_length, self.emb_dim, self.shift = channels, max_length, emb_dim, shift
         self.decay_range = (math.log(decay_target) / slow_decay_pct, math.log(decay_target) / fast_decay_pct)
         widths = [emb_dim] + [filter_order] * (num_inner_mlps + 1)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.out = nn.Linear(filter_order, channels, bias=False)
         self.freq = nn.Parameter(torch.full((1, filter_order), float(activation_freq)), requires_grad=train_freq)
         self.skip = nn.Parameter(torch.randn(channels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +25,9 @@ class _MambaFormat(CheckpointFormat):
     embedding: str
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """By the embedding's name and a Mamba mixer directly in the layer."""
+        """By the embedding's name and a Mamba mixer directly in the layer; Falcon's has the same names."""
+        if (checkpoint.config or {}).get("model_type", "mamba") != "mamba":
+            return False
         keys = {self.canonical(key) for key in checkpoint.tensors}
         return self.embedding in keys and "backbone.layers.0.mixer.A_log" in keys
 
@@ -58,7 +61,7 @@ class _MambaFormat(CheckpointFormat):
         rows, d_model = shape.of(self.embedding, 2)
         d_inner, d_state = shape.of("backbone.layers.0.mixer.A_log", 2)
         first = "backbone.layers.0.mixer."
-        mixer = {
+        mixer: dict[str, Any] = {
             "d_state": d_state,
             "d_conv": shape.of(first + "conv1d.weight", 3)[2],
             "expand": d_inner / d_model if d_inner % d_model else d_inner // d_model,
@@ -67,6 +70,8 @@ class _MambaFormat(CheckpointFormat):
             "bias": first + "in_proj.bias" in tensors,
         }
         shape.agree(published, {"d_model": d_model, "hidden_size": d_model, "state_size": d_state})
+        shape.agree(published, {"intermediate_size": d_inner, "conv_kernel": mixer["d_conv"]})
+        shape.agree(published, {"time_step_rank": mixer["dt_rank"]})
         n_layer = shape.count(r"backbone\.layers\.(\d+)\.")
         shape.agree(published, {"n_layer": n_layer, "num_hidden_layers": n_layer})
         return LanguageModelConfig(
@@ -83,7 +88,9 @@ class _MambaFormat(CheckpointFormat):
         )
 
     def _mixer(self, config: LanguageModelConfig) -> dict[str, Any]:
-        """Return the options of the one mixer, or raise if the stack is no plain Mamba."""
+        """Return the options of the one mixer, or raise if the model is no plain Mamba language model."""
+        if config.head != "language_model":
+            raise UserError(f"format {self.name!r} holds language models, not a {config.head} head")
         layers = config.backbone.layers
         if len(layers) != 1 or not isinstance(layers[0], Mapping) or layers[0].get("name") != "mamba":
             raise UserError(f"format {self.name!r} holds plain Mamba stacks, not {layers}")
@@ -154,7 +161,7 @@ for _size, (_d_model, _n_layer) in _SIZES.items():
         ModelEntry(
             name=f"mamba_{_size.replace('.', '_')}",
             domain="core",
-            config=lambda d=_d_model, n=_n_layer: LanguageModel.mamba_config(d, n, 50280),
+            config=partial(LanguageModel.mamba_config, _d_model, _n_layer, 50280),
             architecture="LanguageModel",
             aliases=(f"state-spaces/mamba-{_size}", f"state-spaces/mamba-{_size}-hf", f"mamba-{_size}"),
             hub=f"state-spaces/mamba-{_size}-hf",

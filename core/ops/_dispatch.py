@@ -32,7 +32,7 @@ def choose(
         name = os.environ.get("LONGSCAN_BACKEND") or None
         if name is not None and name not in NAMES:
             raise UserError(f"LONGSCAN_BACKEND={name!r} is unknown; known: {', '.join(NAMES)}")
-        backend = name if name in backends else _DEFAULT.get(device.type, "torch")
+        backend = name if name is not None and name in backends else _DEFAULT.get(device.type, "torch")
     if backend == "cpu" and device.type != "cpu":
         raise UserError(f"{operator}: backend='cpu' was given tensors on {device}; move them or use backend='torch'")
     return backends[backend]

@@ -17,11 +17,17 @@ from numba.extending import intrinsic, overload
 
 #: Contraction to fused multiply-adds and reassociation of sums (for vector reductions): nothing that assumes finite
 #: numbers. The order chosen is fixed when the kernel is compiled, so results do not vary from run to run.
-FAST: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+FAST: dict[str, Any] = {
+    "nogil": True,
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "nsz"},
+}
 
 #: For code whose order of operations matters, such as rounding by adding a large constant.
 EXACT_ORDER: dict[str, Any] = {**FAST, "fastmath": {"contract", "nsz"}}
 
+_OPTIONS: Any = EXACT_ORDER
 _ROUND = np.float32(1.5 * 2.0**23)
 _LOG2E = np.float32(math.log2(math.e))
 _ONE_BITS = np.int32(0x3F800000)
@@ -42,30 +48,32 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
 _ONE = np.float32(1.0)
 
 
-@intrinsic
-def _bits_of(typing_context: Any, value: Any) -> Any:
+def _bits(typing_context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.int32(types.float32), generate
 
 
-@intrinsic
-def _float_from(typing_context: Any, bits: Any) -> Any:
+def _float(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), generate
 
 
+_bits_of: Any = intrinsic(_bits)
+_float_from: Any = intrinsic(_float)
+
+
 @njit(**EXACT_ORDER)
 def _exp2_float32(x: float) -> float:
     """2^x: 0 below -127, infinite above 128, no branches."""
-    x = min(max(x, _LOWEST), _HIGHEST)
+    x = min(max(x, _LOWEST), _HIGHEST)  # type: ignore[assignment]
     # Adding 1.5 * 2^23 rounds x to an integer and leaves it in the low bits; shifted, they are the exponent.
     shifted = x + _ROUND
     f = x - (shifted - _ROUND)
-    scale = _float_from(np.int32(_bits_of(shifted) << _EXPONENT) + _ONE_BITS)
+    scale: Any = _float_from(np.int32(_bits_of(shifted) << _EXPONENT) + _ONE_BITS)
     polynomial = ((((_P5 * f + _P4) * f + _P3) * f + _P2) * f + _P1) * f + _P0
     return (polynomial * f + _ONE) * scale
 
@@ -85,14 +93,14 @@ def exponential(x: float) -> float:
     raise NotImplementedError
 
 
-@overload(power, jit_options=EXACT_ORDER, inline="never")
+@overload(power, jit_options=_OPTIONS)
 def _power(x):  # type: ignore[no-untyped-def]  # numba compares the argument lists, annotations included
     if x == types.float32:
         return lambda x: _exp2_float32(x)
     return lambda x: math.exp(x)
 
 
-@overload(exponential, jit_options=EXACT_ORDER, inline="never")
+@overload(exponential, jit_options=_OPTIONS)
 def _exponential(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _exp2_float32(x * _LOG2E)

@@ -72,7 +72,7 @@ class ClassificationMetrics:
     """Loss, accuracy, Matthews correlation, macro F1, AUROC and the confusion matrix of one set.
 
     With two classes AUROC is that of class 1; with more it is the mean over classes of one against the rest, over the
-    classes that the set holds examples of. A set of one class has none.
+    classes that the set holds examples of. For a set of one class it is undefined: NaN.
     """
 
     def __init__(self, name: str) -> None:
@@ -119,8 +119,10 @@ class ClassificationMetrics:
         result |= {name: values[name] for name in ("accuracy", "mcc", "f1")}
         present = confusion.sum(1)
         defined = (present > 0) & (present < present.sum())
-        if defined.any():
-            per_class = values["auroc"]
+        per_class = values["auroc"]
+        if not defined.any():
+            result["auroc"] = torch.full_like(result["loss"], math.nan)
+        else:
             result["auroc"] = per_class[1] if self.num_classes == 2 else per_class[defined].mean()
         return result
 

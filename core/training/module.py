@@ -118,14 +118,14 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         settle_restart(self.trainer)
-        self._show_groups()
 
     @rank_zero_only
-    def _show_groups(self) -> None:
+    def on_fit_start(self) -> None:
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        for line in describe_groups(optimizer.param_groups).splitlines():
-            print(f"optimizer: {line}")
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        print(f"{type(self.model).__name__}: {count:,} parameters, on {self.device}")
+        print(describe_groups(optimizer.param_groups))
 
     # Evaluation
 
@@ -163,7 +163,13 @@ class TrainingModule(pl.LightningModule):
         names = self.evaluation_names(stage)
         for index, evaluation in self._evaluations.items():
             prefix = stage if len(names) == 1 else f"{stage}/{names[index]}"
-            for metric, value in evaluation.compute().items():
+            try:
+                metrics = evaluation.compute()
+            except UserError:
+                if self.trainer.sanity_checking:
+                    continue  # two batches may well lack what the whole set has
+                raise
+            for metric, value in metrics.items():
                 shown = stage == "val" and index == 0 and metric in ("loss", "accuracy")
                 # compute() has gathered all processes, so the mean over them changes nothing.
                 self.log(f"{prefix}/{metric}", value, prog_bar=shown, sync_dist=True)

@@ -48,6 +48,8 @@ class ClassificationTask(TrainingModule):
 
     #: (stage, name of the set) -> confusion matrix (true class, predicted class) of its latest evaluation.
     confusion: dict[tuple[str, str], Tensor]
+    #: Share of the target that is spread over all classes in training (Szegedy et al. 2016, arXiv:1512.00567).
+    label_smoothing: float = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,7 +58,9 @@ class ClassificationTask(TrainingModule):
     def loss(self, batch: Mapping[str, Any]) -> Tensor:
         logits = self(batch["input_ids"], mask=batch.get("mask"))
         labels = batch["labels"]
-        total = functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+        total = functional.cross_entropy(
+            logits.float(), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=self.label_smoothing
+        )
         return total / (labels != IGNORED).sum().clamp(min=1)
 
     def start_evaluation(self, name: str) -> ClassificationMetrics:

@@ -160,7 +160,8 @@ def _indexed(source: Path) -> _Index:
     if in_place:
         with open_binary(source) as stream:
             records = scan_fasta(stream, source)
-        beside = folder / key if not os.access(source.parent, os.W_OK) else source
+        own = source.parent == dataset_path(next(iter(EMBEDDED.values()))).parent  # the package stays as installed
+        beside = source if os.access(source.parent, os.W_OK) and not own else folder / key
         if compressed:
             block_index = beside.with_name(beside.name + ".gzi")
             _write_block_index(source, block_index)

@@ -113,7 +113,7 @@ def _gaps(genome: Genome, contig: np.ndarray, start: np.ndarray, end: np.ndarray
     result = np.zeros(len(contig), dtype=np.int64)
     order = np.argsort(contig, kind="stable")
     numbers, begins = np.unique(contig[order], return_index=True)
-    for number, group in zip(numbers.tolist(), np.split(order, begins[1:]), strict=True):
+    for number, group in zip(numbers.tolist(), np.split(order, begins)[1:], strict=True):
         result[group] = genome.gaps(number).count(start[group], end[group])
     return result
 

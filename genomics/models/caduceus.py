@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...core.backbone import BackboneConfig
 from ...core.errors import UserError
 from ...core.heads import ClassificationHead, HeadConfig
+from ...core.mixers import State
 from ...core.models.token_model import TokenModel, round_up
 from ...core.registry import ModelEntry, register_architecture, register_model
 from ..tokenizer import COMPLEMENT
@@ -201,6 +203,34 @@ class Caduceus(TokenModel):
         forward, reverse = self.backbone.final_norm(x).chunk(2)
         return torch.cat([forward, reverse_complement(reverse)], dim=-1)
 
+    def init_state(
+        self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> list[State]:
+        """Return the empty state for generation, which only a Ph model with ``bidirectional=False`` has.
+
+        Raises:
+            ValueError: for every other model.
+        """
+        self._check_one_way("init_state")
+        return super().init_state(batch_size, device, dtype)
+
+    def prefill(self, input_ids: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
+        """See :meth:`TokenModel.prefill`; for the models that :meth:`init_state` serves."""
+        self._check_one_way("prefill")
+        return super().prefill(input_ids, state)
+
+    def step(self, input_ids: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
+        """See :meth:`TokenModel.step`; for the models that :meth:`init_state` serves."""
+        self._check_one_way("step")
+        return super().step(input_ids, state)
+
+    def _check_one_way(self, method: str) -> None:
+        if self.config.rcps or self.config.bidirectional:
+            raise ValueError(
+                f"Caduceus.{method} needs a causal model, and this one reads the sequence from both ends; "
+                "call forward on the whole sequence instead"
+            )
+
     def forward_head(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits of the hidden sequence."""
         if not self.config.rcps:
@@ -231,7 +261,7 @@ for _name, (_published, _rcps, _d_model, _n_layer) in _PUBLISHED.items():
         ModelEntry(
             name=_name,
             domain="genomics",
-            config=lambda r=_rcps, d=_d_model, n=_n_layer: CaduceusConfig(d_model=d, n_layer=n, rcps=r),
+            config=partial(CaduceusConfig, d_model=_d_model, n_layer=_n_layer, rcps=_rcps),
             architecture="Caduceus",
             aliases=(_published, f"kuleshov-group/{_published}"),
             hub=f"kuleshov-group/{_published}",

@@ -76,7 +76,9 @@ class CaduceusHub(CheckpointFormat):
         d_inner, d_state = shape.of(first + "A_log", 2)
         n_layer = shape.count(r"backbone\.layers\.(\d+)\.")
         shape.agree(published, {"d_model": d_model, "n_layer": n_layer})
-        shape.agree(ssm, {"d_state": d_state})
+        d_conv, dt_rank = shape.of(first + "conv1d.weight", 3)[2], shape.of(first + "dt_proj.weight", 2)[1]
+        shape.agree(ssm, {"d_state": d_state, "d_conv": d_conv, "dt_rank": dt_rank, "expand": d_inner // d_model})
+        multiple = int(published.get("pad_vocab_size_multiple", 8))
         rcps = any("word_embeddings.embedding." in key for key in checkpoint.tensors)
         if published.get("rcps", rcps) != rcps:
             raise UserError(f"{checkpoint.path}: config.json says rcps = {published['rcps']}, the weights say {rcps}")
@@ -87,9 +89,9 @@ class CaduceusHub(CheckpointFormat):
             rcps=rcps,
             rcps_swap=self._swap(checkpoint, published) if rcps else True,
             d_state=d_state,
-            d_conv=shape.of(first + "conv1d.weight", 3)[2],
+            d_conv=d_conv,
             expand=d_inner // d_model if d_inner % d_model == 0 else d_inner / d_model,
-            dt_rank=shape.of(first + "dt_proj.weight", 2)[1],
+            dt_rank=dt_rank,
             conv_bias=first + "conv1d.bias" in tensors,
             bias=first + "in_proj.bias" in tensors,
             bidirectional=any(".mamba_rev." in key for key in tensors),
@@ -98,7 +100,7 @@ class CaduceusHub(CheckpointFormat):
             rms_norm="backbone.norm_f.bias" not in tensors,
             norm_epsilon=float(published.get("norm_epsilon", 1e-5)),
             vocab_size=rows,
-            pad_vocab_size_multiple=1,
+            pad_vocab_size_multiple=1 if rows % multiple else multiple,
             pad_token_id=published.get("pad_token_id"),
             conjoin=bool(published.get("conjoin_train") or published.get("conjoin_eval")) and not rcps,
             complement_map=tuple(complement.tolist())
@@ -170,7 +172,7 @@ class CaduceusHub(CheckpointFormat):
                 "d_state": config.d_state,
                 "d_conv": config.d_conv,
                 "expand": config.expand,
-                "dt_rank": config.dt_rank,
+                "dt_rank": "auto" if config.dt_rank == -(-config.d_model // 16) else config.dt_rank,
                 "conv_bias": config.conv_bias,
                 "bias": config.bias,
                 "use_fast_path": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ...core.backbone import BackboneConfig
@@ -127,7 +128,7 @@ for _name, (_published, _d_model, _n_layer, _length) in _PUBLISHED.items():
         ModelEntry(
             name=_name,
             domain="genomics",
-            config=lambda d=_d_model, n=_n_layer, m=_length + 2: HyenaDNAConfig(d_model=d, n_layer=n, max_length=m),
+            config=partial(HyenaDNAConfig, d_model=_d_model, n_layer=_n_layer, max_length=_length + 2),
             architecture="HyenaDNA",
             aliases=(_published, f"{_published}-hf", f"LongSafari/{_published}", f"LongSafari/{_published}-hf"),
             hub=f"LongSafari/{_published}-hf",

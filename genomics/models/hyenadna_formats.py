@@ -99,7 +99,7 @@ class _HyenaDNAFormat(CheckpointFormat):
             )
         shape.agree(published, {"d_model": d_model, "n_layer": n_layer, "d_inner": d_inner, "hyena_order": order})
         shape.agree(published, {"emb_dim": emb_dim, "filter_order": filter_order})
-        embedding = tensors["backbone.embeddings.word_embeddings.weight"]
+        embedding, head = tensors["backbone.embeddings.word_embeddings.weight"], tensors.get("lm_head.weight")
         return HyenaDNAConfig(
             d_model=d_model,
             n_layer=n_layer,
@@ -118,7 +118,9 @@ class _HyenaDNAFormat(CheckpointFormat):
             layer_norm_epsilon=float(published.get("layer_norm_epsilon", 1e-5)),
             vocab_size=rows if rows % 8 else int(published.get("vocab_size", min(rows, 12))),
             pad_vocab_size_multiple=1 if rows % 8 else int(published.get("pad_vocab_size_multiple", 8)),
-            tie_embeddings=torch.equal(tensors.get("lm_head.weight", embedding), embedding),
+            tie_embeddings=torch.equal(head, embedding)
+            if head is not None
+            else bool(published.get("tie_word_embeddings", True)),
             **self._head(tensors),
         )
 
@@ -141,7 +143,14 @@ class _HyenaDNAFormat(CheckpointFormat):
             ours = {"pos_emb.z": z, "pos_emb.t": t, "modulation.deltas": block.mixer.filter.decay_rates()}
             for name, value in ours.items():
                 stored = tensors.get(f"backbone.layers.{i}.mixer.filter_fn.{name}")
-                if stored is not None and not torch.allclose(stored.flatten(), value.flatten(), atol=1e-4):
+                if stored is None:
+                    continue
+                if stored.numel() != value.numel():
+                    raise UserError(
+                        f"layer {i}: the stored {name} is {tuple(stored.shape)}, which max_length = "
+                        f"{model.config.max_length} and d_model = {model.config.d_model} contradict"
+                    )
+                if not torch.allclose(stored.flatten().float(), value.flatten(), atol=1e-4):
                     raise UserError(
                         f"layer {i}: the stored {name} is not the published grid; this checkpoint was trained with "
                         "learned positions or other decay rates, which are not supported"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,12 +45,15 @@ def demo(argv: Sequence[str]) -> int:
         description="Train, evaluate and predict on real data that ships in the package, and write a report with pictures.",
     )
     parser.add_argument("domains", nargs="*", metavar="domain", help=f"which to show: {', '.join(able)} (default: all)")
-    parser.add_argument("--output", default="longscan-demo", help="folder to write to (default: %(default)s)")
+    parser.add_argument("--output", help="folder to write to (default: longscan-demo, or -2, -3, … if that exists)")
     arguments = parser.parse_args(argv)
     for domain in arguments.domains:
         if domain not in able:
             raise UserError(f"there is no demo of {domain!r}; {nearest(domain, able)}")
-    output = Path(arguments.output)
+    output = Path(arguments.output or "longscan-demo")
+    if not arguments.output:
+        numbered = (Path(f"longscan-demo-{number}") for number in itertools.count(2))
+        output = output if not output.exists() else next(path for path in numbered if not path.exists())
     sections: list[Section] = []
     for domain in arguments.domains or able:
         sections += importlib.import_module(f"longscan.{domain}.demo").run(output / domain)

@@ -101,7 +101,7 @@ def run_pieces(mixer: SequenceMixer, x: Tensor) -> Tensor:
 
 
 def check_recurrent_forms(mixer: SequenceMixer, x: Tensor, tolerance: float) -> float:
-    """``forward``, ``prefill``, pieces with carried state and a loop of ``step`` are one function; returns the error."""
+    """``forward``, ``prefill``, pieces with their state and a loop of ``step`` are one function; return the error."""
     worst = 0.0
 
     def agree(got: Tensor, expected: Tensor, what: str) -> None:
@@ -111,8 +111,7 @@ def check_recurrent_forms(mixer: SequenceMixer, x: Tensor, tolerance: float) -> 
 
     with torch.no_grad():
         whole = mixer(x)
-        prefilled, after = mixer.prefill(x)
-        agree(prefilled, whole, "prefill")
+        agree(mixer.prefill(x)[0], whole, "prefill")
         agree(run_pieces(mixer, x), whole, "prefill in pieces")
         agree(run_steps(mixer, x, mixer.init_state(len(x), dtype=x.dtype))[0], whole, "steps")
         half = x.shape[1] // 2
@@ -127,9 +126,8 @@ def check_recurrent_forms(mixer: SequenceMixer, x: Tensor, tolerance: float) -> 
         # Steps and prefill leave one state: either may follow the other.
         stepped = run_steps(mixer, x[:, :half], mixer.init_state(len(x), dtype=x.dtype))[1]
         agree(mixer.prefill(x[:, half:], stepped)[0], whole[:, half:], "steps, then prefill")
-        if x.shape[1] < 37:  # room for one more token under every max_length
-            more = torch.randn_like(x[:, :1])
-            agree(mixer.step(more[:, 0], after)[0], mixer(torch.cat([x, more], 1))[:, -1], "one step more")
+        _, state = mixer.prefill(x[:, :-1])
+        agree(mixer.step(x[:, -1], state)[0], whole[:, -1], "the last step")
     return worst
 
 
@@ -167,7 +165,9 @@ def check_gradients(mixer: SequenceMixer, x: Tensor) -> None:
     """Every trained parameter and the input get finite gradients, in training and through ``prefill``."""
     runs = [lambda value: mixer(value)]
     if mixer.causal:
-        runs.append(lambda value: torch.cat([(first := mixer.prefill(value[:, :9]))[0], mixer(value[:, 9:], state=first[1])], 1))
+        runs.append(
+            lambda value: torch.cat([(first := mixer.prefill(value[:, :9]))[0], mixer(value[:, 9:], state=first[1])], 1)
+        )
     collected = []
     for run in runs:
         mixer.zero_grad()
@@ -209,6 +209,8 @@ def check_bfloat16(mixer: SequenceMixer, x: Tensor) -> None:
             near(torch.cat([y, rest], 1).float(), expected, 0.05, "autocast, prefill and steps")
     short = copy.deepcopy(mixer).bfloat16()
     with torch.no_grad():
+        # Against float32 arithmetic on the same rounded weights: rounding Hyena's frequencies makes other filters.
+        expected = copy.deepcopy(short).float()(x.bfloat16().float())
         y = short(x.bfloat16())
         assert y.dtype == torch.bfloat16
         near(y.float(), expected, 0.1, "bfloat16")
@@ -340,12 +342,14 @@ def test_bidirectional_against_its_parts() -> None:
     for tie in ("none", "projections", "all"):
         for combine in ("add", "average", "multiply"):
             for bias in (False, True):
-                both = build("bidirectional", {"tie": tie, "combine": combine, "mixer": {"name": "mamba", "bias": bias}})
+                both = build(
+                    "bidirectional", {"tie": tie, "combine": combine, "mixer": {"name": "mamba", "bias": bias}}
+                )
                 left = both.forward_mixer
                 right = left if tie == "all" else both.reverse_mixer
                 a, b = left(x), right(x.flip(1)).flip(1)
                 expected = a * b if combine == "multiply" else (a + b) / (2 if combine == "average" else 1)
-                near(both(x), expected, 1e-5, str(tie, combine, bias))
+                near(both(x), expected, 1e-5, f"{tie} {combine} {bias}")
                 n_parameters = sum(p.numel() for p in both.parameters())
                 one = sum(p.numel() for p in left.parameters())
                 projections = sum(p.numel() for m in (left.in_proj, left.out_proj) for p in m.parameters())
@@ -482,4 +486,4 @@ def test_compiles_without_graph_breaks(name: str, options: dict[str, Any]) -> No
     got.square().mean().backward()
     near(got, expected, 1e-5)
     for key, value in mixer.named_parameters():
-        near(value.grad, grads[key], 1e-4, str(key))
+        near(value.grad, grads[key], 1e-4, key)

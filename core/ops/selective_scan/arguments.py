@@ -24,6 +24,11 @@ class Arguments(NamedTuple):
     reverse: bool
 
     @property
+    def differentiable(self) -> tuple[Tensor | None, ...]:
+        """The arguments that have a gradient."""
+        return (self.u, self.delta, self.A, self.B, self.C, self.D, self.z, self.delta_bias, self.initial_state)
+
+    @property
     def sequences(self) -> int:
         """The number of sequences, each with a state of its own."""
         return self.u.shape[0] if self.cu_seqlens is None else self.cu_seqlens.numel() - 1

@@ -54,10 +54,9 @@ def _prepare(arguments: Arguments) -> _Prepared:
     dt = _raw_step(arguments)
     if arguments.delta_softplus:
         dt = F.softplus(dt)
-    u_array = u.to(real).reshape(rows).numpy(force=True)
-    scale = exponent_scale(u_array.dtype)
-    B, B_constant = _matrix(arguments.B, batch * length, real)
-    C, C_constant = _matrix(arguments.C, batch * length, real)
+    u_array = _array(u.to(real).reshape(rows))
+    B, B_constant = _matrix(arguments.B, batch * length, arguments.groups, real)
+    C, C_constant = _matrix(arguments.C, batch * length, arguments.groups, real)
     skip = u.new_zeros(dim, dtype=real) if arguments.D is None else arguments.D.to(real)
 
     groups = arguments.groups
@@ -71,9 +70,9 @@ def _prepare(arguments: Arguments) -> _Prepared:
     return _Prepared(
         split(offsets, CHUNK),
         blocks,
-        np.ascontiguousarray(u_array),
+        u_array,
         _array(dt.reshape(rows)),
-        _array(A.to(real).T * scale),
+        _array(A.to(real).T * exponent_scale(u_array.dtype)),
         B,
         C,
         B_constant,
@@ -89,11 +88,11 @@ def _raw_step(arguments: Arguments) -> Tensor:
     return dt if arguments.delta_bias is None else dt + arguments.delta_bias.to(dt.dtype)
 
 
-def _matrix(matrix: Tensor, tokens: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+def _matrix(matrix: Tensor, tokens: int, groups: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray | None]:
     """B or C: as (tokens, groups, state) and None, or as nothing and (state, dim) where constant in time."""
     if matrix.ndim == 2:
-        return np.empty((0, 0, 0), dtype=_array(matrix[:0].to(dtype)).dtype), _array(matrix.to(dtype).T)
-    return _array(matrix.to(dtype).reshape(tokens, -1, matrix.shape[-1])), None
+        return _array(matrix.new_empty(0, 0, 0, dtype=dtype)), _array(matrix.to(dtype).T)
+    return _array(matrix.to(dtype).reshape(tokens, -1, matrix.shape[-1]).expand(-1, groups, -1)), None
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -231,7 +230,10 @@ def backward(arguments: Arguments, entries: Tensor, grad_y: Tensor, grad_final: 
     def total(matrix: Tensor, varying: Tensor, constant: Tensor) -> Tensor:
         if matrix.ndim == 2:
             return constant.sum(0).T
-        return varying.sum(0).view(matrix.shape)
+        summed = varying.sum(0)
+        if groups > 1 and matrix.shape[2:-1] in ((), (1,)):
+            summed = summed.sum(1)
+        return summed.view(matrix.shape)
 
     return Gradients(
         u=grad_u,

@@ -114,7 +114,7 @@ def _gate_backward(tokens: Array) -> None:
 
 @njit(**FAST)
 def _entry(value: float, constant: Array, states: Array, n: int, row: int, k: int) -> float:
-    """B or C of a channel: ``value`` where it varies in time, else its row. ``constant`` is None or an array: a type."""
+    """B or C of a channel: ``value`` where it varies in time (``constant`` is None, a type), else its row."""
     if constant is None:
         return value
     return states[n, row, k]

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .._dtypes import accumulation_dtype, complex_dtype
 from .._packing import sequence_offsets
+from .arguments import Arguments
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    initial_state: Tensor | None,
-    cu_seqlens: Tensor | None,
-    reverse: bool,
-) -> tuple[Tensor, Tensor]:
+def run(arguments: Arguments) -> tuple[Tensor, Tensor]:
     """The definition in :func:`longscan.core.ops.selective_scan`, computed as it is written. Differentiable twice."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, delta_softplus, reverse = arguments
     batch, length, dim = u.shape
     real = accumulation_dtype(u.dtype)
     dtype = complex_dtype(real) if A.is_complex() else real
@@ -41,7 +32,7 @@ def selective_scan(
         initial_state = u.new_zeros(1, dim, A.shape[1], dtype=dtype)
     outputs: list[Tensor] = [u.new_empty(0)] * length
     finals = []
-    for index, (begin, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for index, (begin, end) in enumerate(pairwise(offsets)):
         h = initial_state[index : index + 1] if packed and len(initial_state) > 1 else initial_state
         h = h.to(dtype).expand(batch, -1, -1)
         for t in reversed(range(begin, end)) if reverse else range(begin, end):

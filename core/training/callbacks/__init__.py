@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from .export import ExportModel
 from .interrupt import GracefulInterrupt
 from .length_warmup import SequenceLengthWarmup, Stage
 from .pictures import ConfusionPicture, LearningCurves
 from .predictions import PredictionTable
+from .progress import TrainingProgress
 from .random_state import RandomState
 from .results import ResultTable
 from .throughput import Throughput
@@ -15,6 +17,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "ConfusionPicture",
+    "ExportModel",
     "GracefulInterrupt",
     "LastCheckpoint",
     "LearningCurves",
@@ -24,4 +27,5 @@ __all__ = [
     "SequenceLengthWarmup",
     "Stage",
     "Throughput",
+    "TrainingProgress",
 ]

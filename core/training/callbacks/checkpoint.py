@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,22 +113,33 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(
             dirpath=folder, filename="best", monitor=monitor, mode=mode, save_top_k=1, enable_version_counter=False
         )
+        self.folder = folder
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self.dirpath is None:
-            self.dirpath = os.path.realpath(os.path.join(trainer.default_root_dir, "checkpoints"))
+        if self.folder is None:
+            self.folder = os.path.join(trainer.default_root_dir, "checkpoints")
+            self.dirpath = os.path.realpath(self.folder)
+        assert self.dirpath is not None
         # Lightning warns of a folder that is not empty; a run that resumes has its own checkpoints there.
         Path(self.dirpath).mkdir(parents=True, exist_ok=True)
         super().setup(trainer, pl_module, stage)
 
-    def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
-        if self.monitor not in monitor_candidates:
-            if sum(trainer.num_val_batches) == 0:
-                return
-            known = [name for name in monitor_candidates if name not in ("epoch", "step")]
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Now, and not after the first epoch.
+        if str(self.monitor).startswith("val/") and trainer.callback_metrics:
+            self._check_monitor(trainer.callback_metrics)
+
+    def _check_monitor(self, metrics: Mapping[str, torch.Tensor]) -> None:
+        if self.monitor not in metrics:
+            known = [name for name in metrics if name not in ("epoch", "step")]
             raise UserError(
                 f"checkpoint.monitor: no metric is called {self.monitor!r}; {nearest(str(self.monitor), known)}"
             )
+
+    def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
+        if self.monitor not in monitor_candidates and sum(trainer.num_val_batches) == 0:
+            return
+        self._check_monitor(monitor_candidates)
         super()._save_topk_checkpoint(trainer, monitor_candidates)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from typing import Any
@@ -19,7 +20,8 @@ class ResultTable(Callback):
     """Print metrics and the paths that were written, and write ``metrics.json``.
 
     The JSON has ``verb``, ``metrics`` (by name), ``parameters`` (number), ``seconds``, ``peak_memory_bytes``, and for
-    ``fit`` also ``epochs``, ``steps``, ``tokens_per_second`` and ``best`` (``monitor``, ``value``, ``checkpoint``).
+    ``fit`` also ``epochs``, ``steps``, ``tokens_per_second`` and ``best`` (``monitor``, ``value``, and ``checkpoint``
+    relative to the folder).
     """
 
     def __init__(self) -> None:
@@ -39,9 +41,10 @@ class ResultTable(Callback):
 
     def result(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> dict[str, Any]:
         """Return what ``metrics.json`` holds."""
+        assert trainer.state.fn is not None
         result: dict[str, Any] = {
-            "verb": stage,
-            "metrics": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
+            "verb": trainer.state.fn.value,
+            "metrics": {name: _number(value) for name, value in sorted(trainer.callback_metrics.items())},
             "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
             "seconds": round(time.perf_counter() - self._begun, 3),
             "peak_memory_bytes": peak_memory_bytes(pl_module.device),
@@ -56,13 +59,13 @@ class ResultTable(Callback):
                 result["best"] = {
                     "monitor": callback.monitor,
                     "value": float(callback.best_model_score),
-                    "checkpoint": callback.best_model_path,
+                    "checkpoint": os.path.relpath(callback.best_model_path, os.path.realpath(trainer.default_root_dir)),
                 }
         return result
 
     @staticmethod
     def _show(result: dict[str, Any], paths: list[str]) -> None:
-        rows = [(name, f"{value:.6g}") for name, value in result["metrics"].items()]
+        rows = [(name, "undefined" if value is None else f"{value:.6g}") for name, value in result["metrics"].items()]
         if "best" in result:
             rows.append((f"best {result['best']['monitor']}", f"{result['best']['value']:.6g}"))
         rows += [(name, f"{result[name]:,}") for name in ("steps", "parameters") if name in result]
@@ -76,6 +79,11 @@ class ResultTable(Callback):
             print(f"  {path}")
 
 
+def _number(value: Any) -> float | None:
+    """JSON has no NaN: a metric that is undefined is null."""
+    return float(value) if math.isfinite(value) else None
+
+
 def _written(trainer: pl.Trainer) -> list[str]:
     paths: list[str] = []
     if trainer.state.fn == "fit":
@@ -83,7 +91,7 @@ def _written(trainer: pl.Trainer) -> list[str]:
             if isinstance(callback, LastCheckpoint):
                 paths.append(callback.path)
             elif isinstance(callback, BestCheckpoint):
-                paths.append(callback.best_model_path)
+                paths.append(os.path.join(str(callback.folder), "best.ckpt"))
         paths += [logger.log_dir for logger in trainer.loggers if logger.log_dir]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         paths += getattr(callback, "written", [])

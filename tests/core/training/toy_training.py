@@ -73,8 +73,8 @@ class ToyDataset:
 class ToyData(ResumableDataModule):
     """Synthetic tokens."""
 
-    def __init__(self, samples: int = 22, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, samples: int = 22, batch_size: int = 4, num_workers: int = 0, seed: int = 0) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
         self.samples = samples
 
     def setup(self, stage: str | None = None) -> None:
@@ -130,6 +130,7 @@ class Run:
 
 def train(run: Run) -> None:
     """Train in this process; the output goes to ``log.txt``."""
+    multiprocessing.set_start_method("fork", force=True)  # for the loaders; a forked server would be inherited
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,8 @@ def train(run: Run) -> None:
 
 def _processes() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toy_training"])
+    # Imported once, by the server that the runs are forked from.
+    context.set_forkserver_preload(["torch._dynamo", "longscan.core.training.tasks", "longscan.core.training.callbacks"])
     return context
 
 

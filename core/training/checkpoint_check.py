@@ -1,0 +1,49 @@
+"""Look at a checkpoint before anything is built on it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from ..errors import UserError
+
+
+def check_checkpoint(path: Path, *, resume: bool) -> None:
+    """Check that ``path`` is a checkpoint of a training run; nothing in it is run.
+
+    Args:
+        resume: whether training is to go on, which needs more than the weights.
+
+    Raises:
+        UserError: the file is missing, cut short, of another kind, or contains code.
+    """
+    if not path.is_file():
+        raise UserError(f"--ckpt_path {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+            refused = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
+            raise UserError(
+                f"{path} contains more than weights and plain values and was not loaded: {refused}"
+            ) from error
+        raise UserError(f"{path} is not a checkpoint") from error
+    except Exception as error:  # whatever the reader stumbles over, the file is not what it should be
+        raise UserError(f"{path} is not a whole checkpoint (cut short, or of another kind)") from error
+    wanted = ["state_dict", "loops", "optimizer_states", "lr_schedulers"] if resume else ["state_dict"]
+    missing = [key for key in wanted if not isinstance(checkpoint, dict) or key not in checkpoint]
+    if missing:
+        purpose = "training cannot be resumed from it" if resume else "it is no checkpoint of a training run"
+        raise UserError(f"{path} lacks {', '.join(missing)}: {purpose}")
+
+
+def mismatch(error: RuntimeError, path: Path) -> UserError | None:
+    """Make one line of torch's list of keys that do not fit, None where ``error`` is another."""
+    lines = str(error).splitlines()
+    if not lines or "Error(s) in loading state_dict" not in lines[0]:
+        return None
+    problems = [" ".join(line.split()) for line in lines[1:]]
+    shown = " ".join(problems[:2]) + (f" (and {len(problems) - 2} more)" if len(problems) > 2 else "")
+    return UserError(f"{path} is of another model than the configuration describes: {shown}")

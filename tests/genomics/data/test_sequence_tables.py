@@ -1,0 +1,150 @@
+"""Reading sequence tables and writing predictions."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longscan.core.errors import UserError
+from longscan.genomics.data.tables import SequenceTable, is_fasta, read_fasta_table, read_table, write_predictions
+from longscan.genomics.datasets import dataset_path
+from longscan.genomics.tokenizer import DNATokenizer
+
+PLAIN = DNATokenizer(special_tokens="none")
+
+
+def texts(table: SequenceTable) -> list[str]:
+    return [PLAIN.decode(table[i]) for i in range(len(table))]
+
+
+def test_a_packaged_table_agrees_with_the_csv_module() -> None:
+    path = dataset_path("splice_sites_200") / "val.tsv.gz"
+    with gzip.open(path, "rt") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    table = read_table(path, PLAIN)
+    assert texts(table) == [row["sequence"] for row in rows]
+    assert table.labels is not None
+    assert table.labels.tolist() == [row["label"] for row in rows]
+    assert table.lines.tolist() == list(range(2, 3002))
+    assert table.names.tolist()[:2] == ["1", "2"]
+    assert table.symbols.dtype == np.uint8
+    assert table.symbols.nbytes == 600_000
+    part = table.select(np.array([5, 2]))
+    assert texts(part) == [rows[5]["sequence"], rows[2]["sequence"]]
+    assert part.where(0) == f"{path}:7"
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.txt", "a.tsv.gz", "a.csv.gz"])
+def test_separators_columns_quotes_and_compression(tmp_path: Path, name: str) -> None:
+    comma = ".csv" in name
+    text = "id\tseq\tclass\r\nx\tACGT\tb\r\n\r\ny\tac\ta\r\n"
+    if comma:
+        text = '\ufeffid,seq,class\n"x, 1",ACGT,"b\nb"\ny,ac,a\n'
+    data = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    table = read_table(tmp_path / name, PLAIN, sequence_column="seq", label_column="class")
+    assert texts(table) == ["ACGT", "AC"]
+    assert table.labels is not None
+    assert table.labels.tolist() == ["b\nb" if comma else "b", "a"]
+    assert table.names.tolist() == ["x, 1" if comma else "x", "y"]
+    assert table.lines.tolist() == [2, 4]
+
+
+def test_sequences_longer_than_the_csv_modules_limit(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("sequence\tlabel\n" + "ACGT" * 100_000 + "\t1\n")
+    limit = csv.field_size_limit()
+    assert read_table(tmp_path / "a.tsv", PLAIN).lengths.tolist() == [400_000]
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "", "a.tsv: the file is empty"),
+        ("a.tsv", "sequence\tlabel\n", "a.tsv: has a header but no row"),
+        ("a.tsv", "seq\tlabel\nA\t1\n", "a.tsv:1: no column 'sequence'; there are: seq, label; set sequence_column"),
+        ("a.tsv", "sequence\ty\nA\t1\n", "a.tsv:1: no column 'label'; there are: sequence, y; set label_column"),
+        ("a.tsv", "sequence,label\nA,1\n", "a.tsv:1: no column 'sequence'; there are: sequence,label"),
+        ("a.tsv", "sequence\tsequence\tlabel\nA\tA\t1\n", "two columns are named 'sequence'"),
+        ("a.tsv", "sequence\tlabel\nA\t1\nC\n", r"a.tsv:3: 1 column\(s\), the header has 2"),
+        ("a.csv", "sequence,label\nA,1\nC,1,2\n", r"a.csv:3: 3 column\(s\), the header has 2"),
+        ("a.tsv", "sequence\tlabel\nA\t1\n\t1\n", "a.tsv:3: the sequence is empty"),
+        ("a.tsv", "sequence\tlabel\nA\t1\nA\t\n", "a.tsv:3: the label is empty"),
+        ("a.tsv", "sequence\tlabel\nA\t1\nAXT\t1\n", "a.tsv:3: 'X' at position 2"),
+        ("a.csv", 'sequence,label\nA,1\n"A,1\n', "cannot be read as a table"),
+        ("a.json", "[]", "the extension '.json' does not say how columns are separated"),
+    ],
+)
+def test_errors_name_file_and_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_table(tmp_path / name, PLAIN)
+    assert "\n" not in str(caught.value)
+    if text:
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+        with pytest.raises(UserError, match=message.replace(f"{name}:", f"{name}.gz:")):
+            read_table(tmp_path / f"{name}.gz", PLAIN)
+
+
+def test_truncated_and_binary_files(tmp_path: Path) -> None:
+    whole = (dataset_path("splice_sites_200") / "val.tsv.gz").read_bytes()
+    (tmp_path / "a.tsv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"a\.tsv\.gz: the gzip file is truncated"):
+        read_table(tmp_path / "a.tsv.gz", PLAIN)
+    (tmp_path / "b.tsv").write_bytes(b"sequence\tlabel\nA\t\xff\xfe\n")
+    with pytest.raises(UserError, match=r"b\.tsv: is not UTF-8 text"):
+        read_table(tmp_path / "b.tsv", PLAIN)
+
+
+def test_fasta_as_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.fa.gz"
+    path.write_bytes(gzip.compress(b">x one\nAC\nGTT\n\n>y\r\nac\r\n"))
+    assert is_fasta(path)
+    table = read_fasta_table(path, PLAIN)
+    assert texts(table) == ["ACGTT", "AC"]
+    assert table.names.tolist() == ["x", "y"]
+    assert table.lines.tolist() == [1, 5]
+    assert table.labels is None
+    for text, message in (
+        (">x\n>y\nA\n", ":1: record 'x' has no sequence"),
+        (">x\nAEC\n", ":1: record 'x': 'E' at position 2"),
+        (">\nA\n", ":1: a record without a name"),
+        ("hello\n", ":1: not FASTA: the first character is 'h'"),
+    ):
+        (tmp_path / "b.fa").write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_fasta_table(tmp_path / "b.fa", PLAIN)
+
+
+def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "predictions.tsv"
+    probabilities = np.array([[0.25, 0.75], [0.6, 0.4]])
+    write_predictions(path, ["x", "y"], probabilities, ["no", "yes"], labels=["yes", "yes"])
+    assert path.read_text() == (
+        "name\tlabel\tprediction\tno\tyes\nx\tyes\tyes\t0.250000\t0.750000\ny\tyes\tno\t0.600000\t0.400000\n"
+    )
+    before = path.read_text()
+    with pytest.raises(UserError, match=r"2 name\(s\) and 3 class\(es\) do not fit probabilities of shape \(2, 2\)"):
+        write_predictions(path, ["x", "y"], probabilities, ["a", "b", "c"])
+    with pytest.raises(UserError, match="two columns would be named 'prediction'"):
+        write_predictions(path, ["x", "y"], probabilities, ["a", "prediction"])
+
+    with pytest.raises(IndexError):
+        write_predictions(path, ["x", "y"], probabilities, _Short(["a", "b"]))  # fails in the second row
+    assert path.read_text() == before
+    assert [file.name for file in path.parent.iterdir()] == ["predictions.tsv"]
+    write_predictions(path, ["x", "y"], probabilities, ["no", "yes"])
+    assert path.read_text().splitlines()[0] == "name\tprediction\tno\tyes"
+
+
+class _Short(list):  # type: ignore[type-arg]
+    """A list that has no first item when asked for it, which is the prediction of the second row."""
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if index == 0:
+            raise IndexError
+        return super().__getitem__(index)
