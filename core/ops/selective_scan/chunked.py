@@ -29,9 +29,10 @@ def entries_shape(arguments: Arguments) -> tuple[int, ...]:
 
 
 def _block_length(arguments: Arguments) -> int:
-    batch, length, dim = arguments.u.shape
+    batch, _, dim = arguments.u.shape
     per_token = batch * dim * arguments.A.shape[1] * (2 if arguments.A.is_complex() else 1)
-    return min(length, max(1, min(_MAX_BLOCK, _BUDGET // per_token)))
+    # These, unlike min and max, also take the symbolic sizes of a graph being compiled.
+    return torch.sym_max(1, torch.sym_min(_MAX_BLOCK, _BUDGET // per_token))
 
 
 class _Scan:

@@ -71,12 +71,8 @@ def test_selective_scan_of_the_published_package(backend: str, case: str) -> Non
             return torch.from_numpy(array)
         return tokens(array)
 
-    inputs = {
-        key: laid_out(key, array).requires_grad_() for key, array in data.items() if not key.startswith("grad")
-    }
-    out, final = selective_scan(
-        **inputs, delta_softplus=case != "plain", return_final_state=True, backend=backend
-    )
+    inputs = {key: laid_out(key, array).requires_grad_() for key, array in data.items() if not key.startswith("grad")}
+    out, final = selective_scan(**inputs, delta_softplus=case != "plain", return_final_state=True, backend=backend)
     gradients = torch.autograd.grad(
         [out, final],
         list(inputs.values()),
@@ -163,7 +159,12 @@ def test_short_conv(backend: str, name: str) -> None:
     last = torch.searchsorted(cu_seqlens, (torch.arange(batch) + 1) * length) - 1
     initial = torch.zeros(cu_seqlens.numel() - 1, data["w"].shape[1] - 1, dim, dtype=torch.float64)
     initial[first] = tokens(data["state"])
-    inputs = [tokens(data["x"]).reshape(1, -1, dim), torch.from_numpy(data["w"]), torch.from_numpy(data["bias"]), initial]
+    inputs = [
+        tokens(data["x"]).reshape(1, -1, dim),
+        torch.from_numpy(data["w"]),
+        torch.from_numpy(data["bias"]),
+        initial,
+    ]
     inputs = [tensor.requires_grad_() for tensor in inputs]
     y, final = short_conv(
         *inputs[:3],

@@ -165,7 +165,9 @@ def train(run: Run) -> None:
 def _processes() -> Any:
     context = multiprocessing.get_context("forkserver")
     # Imported once, by the server that the runs are forked from.
-    context.set_forkserver_preload(["torch._dynamo", "longscan.core.training.tasks", "longscan.core.training.callbacks"])
+    context.set_forkserver_preload(
+        ["torch._dynamo", "longscan.core.training.tasks", "longscan.core.training.callbacks"]
+    )
     return context
 
 
