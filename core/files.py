@@ -19,6 +19,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
+        if temporary.is_file():  # some writers make files that only their owner can read
+            os.umask(mask := os.umask(0))
+            temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

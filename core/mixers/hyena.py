@@ -182,6 +182,7 @@ class Hyena(SequenceMixer):
         if valid is not None:
             u = u * valid.unsqueeze(-1)
         u = short_conv(u, self.short_filter.weight.squeeze(1), self.short_filter.bias, reverse=reverse)
+        assert isinstance(u, Tensor)
         *gates, v = u.split(self.d_model, dim=-1)
         if valid is not None:
             v = v * valid.unsqueeze(-1)

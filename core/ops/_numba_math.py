@@ -15,11 +15,25 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+
+def _probe() -> None:
+    """Compiled never: see below."""
+
+
+def _disk_cache() -> bool:
+    """Whether compiled code can be kept: numba wants a writable folder beside the source, or one of the user's."""
+    try:
+        njit(cache=True)(_probe)
+    except RuntimeError:
+        return False
+    return True
+
+
 #: Contraction to fused multiply-adds and reassociation of sums (for vector reductions): nothing that assumes finite
 #: numbers. The order chosen is fixed when the kernel is compiled, so results do not vary from run to run.
 FAST: dict[str, Any] = {
     "nogil": True,
-    "cache": True,
+    "cache": _disk_cache(),
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz"},
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -21,18 +23,18 @@ def check_checkpoint(path: Path, *, resume: bool) -> None:
     """
     if not path.is_file():
         raise UserError(f"--ckpt_path {path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is not a whole checkpoint (cut short, or of another kind)")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
-            refused = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-            raise UserError(
-                f"{path} contains more than weights and plain values and was not loaded: {refused}"
-            ) from error
-        raise UserError(f"{path} is not a checkpoint") from error
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({found[1]})" if found else ""
+        raise UserError(f"{path} was not loaded: it holds more than weights and plain values{what}") from error
     except Exception as error:  # whatever the reader stumbles over, the file is not what it should be
         raise UserError(f"{path} is not a whole checkpoint (cut short, or of another kind)") from error
-    wanted = ["state_dict", "loops", "optimizer_states", "lr_schedulers"] if resume else ["state_dict"]
+    wanted = ["state_dict", "pytorch-lightning_version"]
+    wanted += ["loops", "optimizer_states", "lr_schedulers"] if resume else []
     missing = [key for key in wanted if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         purpose = "training cannot be resumed from it" if resume else "it is no checkpoint of a training run"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
@@ -49,12 +50,12 @@ class TrainingModule(pl.LightningModule):
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        # From the command line they describe the model too; a model given as an object is saved by its weights alone.
+        described = _given_hyperparameters.get() is not None
+        self.save_hyperparameters(ignore=() if described else ("model",))
         for name, value in list(self.hparams.items()):
             # Checkpoints hold plain values alone, so that they load without running code.
-            if isinstance(value, nn.Module):
-                del self.hparams[name]
-            elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
                 self.hparams[name] = dataclasses.asdict(value)
         self.model = model
         self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer

@@ -23,9 +23,12 @@ _MAX_BLOCK = 4096
 
 
 def entries_shape(arguments: Arguments) -> tuple[int, ...]:
-    """The state before every block is kept for the backward pass."""
+    """The state before every block is kept for the backward pass, with room for one or two blocks more.
+
+    So the size is never 1, which a graph being compiled would hold to be a broadcast axis and fix for good.
+    """
     batch, length, dim = arguments.u.shape
-    return (-(-length // _block_length(arguments)), batch, dim, arguments.A.shape[1])
+    return (length // _block_length(arguments) + 2, batch, dim, arguments.A.shape[1])
 
 
 def _block_length(arguments: Arguments) -> int:
@@ -129,10 +132,10 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
         state = initial
     final = u.new_zeros((arguments.sequences, *shape[1:]), dtype=scan.dtype)
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    entries = []
-    for begin, end in scan.blocks():
+    entries = u.new_empty(entries_shape(arguments) if save else (0, scan.batch, *arguments.A.shape), dtype=scan.dtype)
+    for index, (begin, end) in enumerate(scan.blocks()):
         if save:
-            entries.append(state.flatten(1, 2))
+            entries[index] = state.flatten(1, 2)
         dt = scan.step(begin, end)
         u_t = scan.tokens(u, begin, end)
         factors = (dt[..., None] * scan.A).exp_()
@@ -148,10 +151,11 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
         if z is not None:
             out = out * F.silu(scan.tokens(z, begin, end))
         y[:, begin:end] = out.flatten(2)
+    if save:
+        entries[index + 1 :].zero_()
     if scan.packed is None:
         final = state
-    kept = torch.stack(entries) if save else u.new_empty(0, scan.batch, scan.dim, scan.state, dtype=scan.dtype)
-    return y, final.flatten(1, 2), kept
+    return y, final.flatten(1, 2), entries
 
 
 def backward(arguments: Arguments, entries: Tensor, grad_y: Tensor, grad_final: Tensor | None) -> Gradients:
@@ -177,10 +181,9 @@ def backward(arguments: Arguments, entries: Tensor, grad_y: Tensor, grad_final: 
     if arguments.initial_state is not None:
         grad_initial = scan.A.new_zeros((arguments.sequences, *scan.A.shape))
 
-    blocks = list(scan.blocks())
-    for (begin, end), before in zip(reversed(blocks), entries.flip(0).unbind(), strict=True):
+    for index, (begin, end) in reversed(list(enumerate(scan.blocks()))):
         tokens = end - begin
-        before = scan.grouped(before, 1)
+        before = scan.grouped(entries[index], 1)
         raw = scan.raw_step(begin, end)
         dt = F.softplus(raw) if arguments.delta_softplus else raw
         u_t = scan.tokens(u, begin, end)

@@ -113,6 +113,8 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     initial = torch.zeros_like(final) if arguments.initial_state is None else arguments.initial_state.mT.to(real)
     initial_array, y_array, final_array, entries_array = map(_array, (initial, y.view(-1, dim), final, entries))
     offsets, chunk_offsets, parts = prepared.sequences
+    if save:
+        entries[chunk_offsets[-1] :].zero_()
 
     def run(task: int) -> None:
         part, block = divmod(task, len(prepared.blocks))

@@ -99,7 +99,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep ``best.ckpt``, by a metric of the validation; without a validation set there is none.
+    """Keep ``best.ckpt``, chosen after each validation; without a validation set there is none.
 
     Args:
         monitor: name of the metric.
@@ -111,7 +111,14 @@ class BestCheckpoint(ModelCheckpoint):
         if mode not in ("min", "max"):
             raise UserError(f"checkpoint.mode must be min or max, got {mode!r}")
         super().__init__(
-            dirpath=folder, filename="best", monitor=monitor, mode=mode, save_top_k=1, enable_version_counter=False
+            dirpath=folder,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=1,
+            enable_version_counter=False,
+            # At the end of an epoch the metric may be an old one, or none yet in a run that was resumed.
+            save_on_train_epoch_end=False,
         )
         self.folder = folder
 
@@ -137,8 +144,6 @@ class BestCheckpoint(ModelCheckpoint):
             )
 
     def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
-        if self.monitor not in monitor_candidates and sum(trainer.num_val_batches) == 0:
-            return
         self._check_monitor(monitor_candidates)
         super()._save_topk_checkpoint(trainer, monitor_candidates)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import Tensor
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
@@ -91,14 +92,14 @@ class ConfusionPicture(Callback):
             self.written.append(path)
 
 
-def draw_confusion(matrix: Any, path: str, *, names: list[str] | None, title: str) -> None:
+def draw_confusion(matrix: Tensor, path: str, *, names: list[str] | None, title: str) -> None:
     """Draw counts (true class, predicted class), shaded by the share of each true class."""
     plt = _pyplot()
     classes = len(matrix)
     shares = matrix / matrix.sum(1, keepdim=True).clamp(min=1)
     side = min(max(3.2, 0.6 * classes + 1.6), 14)
     figure, axis = plt.subplots(figsize=(side, side))
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     if classes <= 20:
         for row in range(classes):
             for column in range(classes):

@@ -318,3 +318,15 @@ def test_the_compiled_exponential() -> None:
     powers, exponentials = np.empty_like(wide), np.empty_like(wide)
     evaluate(wide, powers, exponentials)
     np.testing.assert_allclose(exponentials, np.exp(wide), rtol=1e-15)
+
+
+def test_kernels_compile_where_nothing_can_be_cached() -> None:
+    program = (
+        "from numba.core import caching\n"
+        "caching.FunctionCache._impl_class._locator_classes = []\n"
+        "import torch, longscan.core.ops as ops\n"
+        "x = torch.ones(1, 3, 2)\n"
+        "print(ops.linear_scan(x, x, backend='cpu')[0, :, 0].tolist())\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "[1.0, 2.0, 3.0]", found.stderr

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
+from longscan.core.errors import UserError
 from longscan.core.training.callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -86,11 +87,56 @@ class ToyData(ResumableDataModule):
         return {"input_ids": tokens[:, 1:], "labels": tokens[:, :-1]}
 
 
+class ToyClassifier(nn.Module):
+    """Which of three tokens comes most often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 3)
+
+    def forward(self, input_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.embedding(input_ids).mean(1)
+
+
+class ToyClasses(ResumableDataModule):
+    """Random tokens below 3, labelled by the most frequent."""
+
+    class_names = ("A", "C", "G")
+
+    def __init__(self, bad_index: int = -1, batch_size: int = 8, num_workers: int = 0) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers)
+        self.bad_index = bad_index
+
+    def setup(self, stage: str | None = None) -> None:
+        self.train_set = _Classes(96, 0, self.bad_index)
+        self.val_set = _Classes(24, 1)
+        self.test_set = {"near": _Classes(24, 2), "far": _Classes(16, 3)}
+        self.predict_set = _Classes(5, 4)
+
+    def collate(self, samples: list[Any]) -> dict[str, Any]:
+        names, tokens, labels = zip(*samples, strict=True)
+        return {"name": list(names), "input_ids": torch.stack(tokens), "labels": torch.tensor(labels)}
+
+
+class _Classes:
+    def __init__(self, length: int, seed: int, bad_index: int = -1) -> None:
+        self.length, self.seed, self.bad_index = length, seed, bad_index
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: SampleKey) -> tuple[str, torch.Tensor, int]:
+        if key.index == self.bad_index:
+            raise UserError(f"reads.fa: record {key.index} has no sequence; remove it")
+        tokens = torch.from_numpy(sample_generator(self.seed, SampleKey(0, key.index)).integers(0, 3, 7))
+        return f"read{key.index}", tokens, int(tokens.bincount(minlength=3).argmax())
+
+
 class Recorder(pl.Callback):
     """Note the shape and content of every batch, and interrupt the process at a given batch."""
 
-    def __init__(self, path: Path, at: int | None, number: int | None) -> None:
-        self.path, self.at, self.number, self.seen = path, at, number, 0
+    def __init__(self, path: Path, at: int | None = None, number: int | None = None) -> None:
+        self.path, self.at, self.number, self.seen = Path(path), at, number, 0
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor) -> None:
         if self.at is not None and self.seen == self.at:
@@ -134,32 +180,32 @@ def train(run: Run) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / "log.txt").open("a", buffering=1) as log:
-        sys.stdout = sys.stderr = log
-        os.dup2(log.fileno(), 2)
-        torch.set_num_threads(1)
-        pl.seed_everything(17)
-        callbacks: list[Any] = [RandomState(), Recorder(run.folder / "batches.txt", run.kill_at, run.signal)]
-        callbacks += [LastCheckpoint(every_n_steps=run.every_n_steps), BestCheckpoint(), GracefulInterrupt()]
-        callbacks += [EMAWeightAveraging(decay=0.9)] if run.ema else []
-        callbacks += [SequenceLengthWarmup(run.stages)] if run.stages else []
-        trainer = pl.Trainer(
-            default_root_dir=run.folder,
-            accelerator="cpu",
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            accumulate_grad_batches=run.accumulate,
-            gradient_clip_val=1.0,
-            reload_dataloaders_every_n_epochs=1 if run.stages else 0,
-            **run.trainer,
-        )
-        schedule = ScheduleConfig(warmup_steps=3)
-        task = LanguageModelTask(ToyModel(), OptimizerConfig(lr=1e-2), schedule)
-        trainer.fit(task, ToyData(batch_size=4, num_workers=run.workers, seed=5), ckpt_path=run.ckpt_path)
-        print("total steps", task.total_steps())
+    log = (run.folder / "log.txt").open("a", buffering=1)  # left open: a traceback is written after this function
+    sys.stdout = sys.stderr = log
+    os.dup2(log.fileno(), 2)
+    torch.set_num_threads(1)
+    pl.seed_everything(17)
+    callbacks: list[Any] = [RandomState(), Recorder(run.folder / "batches.txt", run.kill_at, run.signal)]
+    callbacks += [LastCheckpoint(every_n_steps=run.every_n_steps), BestCheckpoint(), GracefulInterrupt()]
+    callbacks += [EMAWeightAveraging(decay=0.9)] if run.ema else []
+    callbacks += [SequenceLengthWarmup(run.stages)] if run.stages else []
+    trainer = pl.Trainer(
+        default_root_dir=run.folder,
+        accelerator="cpu",
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accumulate_grad_batches=run.accumulate,
+        gradient_clip_val=1.0,
+        reload_dataloaders_every_n_epochs=1 if run.stages else 0,
+        **run.trainer,
+    )
+    schedule = ScheduleConfig(warmup_steps=3)
+    task = LanguageModelTask(ToyModel(), OptimizerConfig(lr=1e-2), schedule)
+    trainer.fit(task, ToyData(batch_size=4, num_workers=run.workers, seed=5), ckpt_path=run.ckpt_path)
+    print("total steps", task.total_steps())
 
 
 def _processes() -> Any:
