@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import statistics
 import threading
 import time
@@ -43,6 +45,8 @@ def measure(run: Callable[[], object], repeats: int, warm_up: int = 1) -> Measur
     seconds: list[float] = []
     for index in range(warm_up + repeats):
         watch = index == 0
+        if watch:
+            _release_freed_memory()
         sampler = _Sampler() if watch else None
         start = time.perf_counter()
         run()
@@ -71,6 +75,14 @@ class _Sampler:
         self._stop.set()
         self._thread.join()
         return self._peak - self._start
+
+
+def _release_freed_memory() -> None:
+    """Give back what earlier contestants freed, which the next one would otherwise reuse without a trace."""
+    gc.collect()
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:
+        release(0)
 
 
 def _resident() -> int:

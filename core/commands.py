@@ -43,7 +43,9 @@ def convert(argv: list[str]) -> int:
     )
     parser.add_argument("source", help="a registered name, a folder, a file, or a hub repository")
     parser.add_argument("destination", help="the folder to write")
-    parser.add_argument("--to", default="longscan", metavar="FORMAT", help="format to write (`longscan models --formats`)")
+    parser.add_argument(
+        "--to", default="longscan", metavar="FORMAT", help="format to write (`longscan models --formats`)"
+    )
     parser.add_argument("--format", help="format of the source, where it is not recognised")
     parser.add_argument("--config", help="config.json of a source that has none beside it")
     parser.add_argument("--revision", help="branch, tag or commit of a hub repository")

@@ -53,13 +53,13 @@ def pool(features: Tensor, mask: Tensor | None, pooling: Pooling) -> Tensor:
             n real tokens), for tasks about the middle of a window.
 
     Raises:
-        ValueError: if a sequence has no real token.
+        ValueError: if a sequence has no real token (looked for on a CPU only, where it costs nothing).
     """
     if mask is None:
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
     mask = mask.bool()
     count = mask.sum(1)
-    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not count.all():  # a GPU would have to wait
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not count.all():
         raise ValueError(f"mask marks no real token in sequence {int(count.argmin())} of the batch; drop it")
     if pooling == "mean":
         return (features * mask.unsqueeze(-1)).sum(1) / count.unsqueeze(-1)

@@ -8,7 +8,9 @@ VERBS = (
     Verb("fit", "pretrain or fine-tune a model", "longscan.genomics.training:fit"),
     Verb("validate", "measure a model on validation data", "longscan.genomics.training:validate"),
     Verb("test", "measure a model on test data", "longscan.genomics.training:test"),
-    Verb("predict", "classes and probabilities for a FASTA file or a table, as TSV", "longscan.genomics.training:predict"),
+    Verb(
+        "predict", "classes and probabilities for a FASTA file or a table, as TSV", "longscan.genomics.training:predict"
+    ),
 )
 
 

@@ -75,7 +75,7 @@ def run(output: Path) -> list[Section]:
             [
                 "# go on with",
                 f"longscan genomics predict {' '.join(predict)} --predictions {predictions}",
-                "longscan genomics fit --config genomics/splice --output runs/splice    # the whole data, the full recipe",
+                "longscan genomics fit --config genomics/splice --output runs/splice    # the full recipe",
                 "longscan genomics fit --config genomics/splice --data.dataset null --data.folder YOUR_TABLES",
                 "longscan models",
             ],
@@ -86,7 +86,10 @@ def run(output: Path) -> list[Section]:
 def _verb(verb: str, argv: list[str]) -> None:
     from . import training
 
-    if getattr(training, verb)(argv) != 0:
+    status = getattr(training, verb)(argv)
+    if status == 130:
+        raise KeyboardInterrupt
+    if status != 0:
         raise UserError(f"demo: the step `longscan genomics {verb} {' '.join(argv)}` did not finish")
 
 

@@ -60,8 +60,8 @@ class _DNATask(TrainingModule):
             return longscan.create_model(self.model_name, tokenizer=tokenizer, **options)
         if self.trainer.state.fn == "fit":
             return longscan.from_pretrained(self.pretrained, tokenizer=tokenizer, **options).train()
-        model = longscan.from_pretrained(self.pretrained, **options)
-        trained_with = model.config.tokenizer  # type: ignore[union-attr]
+        model: Any = longscan.from_pretrained(self.pretrained, **options)
+        trained_with = model.config.tokenizer
         if trained_with not in (None, tokenizer):
             different = {key: value for key, value in trained_with.items() if tokenizer[key] != value}
             raise UserError(
@@ -79,9 +79,9 @@ class LanguageModeling(_DNATask, LanguageModelTask):
         Raises:
             UserError: if the data asks a bidirectional model for the next base, which it sees in its input.
         """
-        model = self._create({})
+        model: Any = self._create({})
         objective = getattr(self.trainer.datamodule, "objective", None)  # type: ignore[attr-defined]
-        if objective == "causal" and not model.backbone.causal:  # type: ignore[union-attr]
+        if objective == "causal" and not model.backbone.causal:
             raise UserError(
                 f"objective 'causal' with {type(model).__name__}, which sees both sides and so its own targets; "
                 "set data.objective to 'masked' or take a causal model"
@@ -129,9 +129,9 @@ class SequenceClassification(_DNATask, ClassificationTask):
             # A training checkpoint follows, with the weights; the head must have its shape.
             known = names or self._checkpoint_classes()
             return self._create({"head": "classification", "class_names": tuple(known), "num_classes": len(known)})
-        model = self._create({})
-        stored = model.config.class_names  # type: ignore[union-attr]
-        if model.config.head != "classification":  # type: ignore[union-attr]
+        model: Any = self._create({})
+        stored = model.config.class_names
+        if model.config.head != "classification":
             raise UserError(f"{self.pretrained}: has no classification head; fine-tune it first (`fit`)")
         if names is not None and stored is not None and list(stored) != [str(name) for name in names]:
             raise UserError(

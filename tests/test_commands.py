@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from longscan.__main__ import main
 
 GOLDEN = Path(__file__).parent / "golden" / "genomics"

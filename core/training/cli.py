@@ -67,7 +67,7 @@ def run_training(
             prediction_writer=prediction_writer,
         )
     except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"longscan: error: {one_line(error)}", file=sys.stderr)
         return 2
     except SystemExit as exit:
         return _status(exit)
@@ -84,6 +84,9 @@ def one_line(error: BaseException) -> str:
 
 def _status(exit: SystemExit) -> int:
     code: Any = exit.code
+    if isinstance(exit.__context__, KeyboardInterrupt):  # Lightning ends with status 1 then
+        print("longscan: interrupted", file=sys.stderr)
+        return 130
     if code is None or isinstance(code, int):
         return code or 0
     print(code, file=sys.stderr)

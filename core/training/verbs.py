@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,11 +44,13 @@ from .run_files import RunFolder, check_writable, find_config, new_run, newest_r
 FOLDER_VARIABLE = "LONGSCAN_RUN_FOLDER"
 
 
-#: What libraries warn of though it is meant: a resumed run finds its own checkpoints, and a test needs no callbacks.
+#: What libraries warn of though it is meant: a resumed run finds its own checkpoints, a test needs no callbacks, and
+#: weight averaging builds the model (which ``configure_model`` does once).
 _EXPECTED_WARNINGS = (
     ".*LeafSpec.* is deprecated",
     "Checkpoint directory .* exists and is not empty",
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided",
+    "You're using the WeightAveraging callback with a model that overrides the configure_model",
     "You're using the WeightAveraging callback, but loading a checkpoint outside the 'fit' stage",
 )
 
@@ -104,8 +107,9 @@ def run_verb(
         warnings.filterwarnings("ignore", message=message)
     request = _understand(verb, argv, domain, callbacks, prediction_writer)
     try:
-        cli = TrainingCLI(request, task_base, data_base)
-        cli.run()
+        with _messages():
+            cli = TrainingCLI(request, task_base, data_base)
+            cli.run()
     except ArgumentError as error:
         raise UserError(argument_message(str(error), [*_subclasses(task_base), *_subclasses(data_base)])) from error
     except MisconfigurationException as error:
@@ -115,6 +119,21 @@ def run_verb(
         if told is None:
             raise
         raise told from error
+
+
+@contextlib.contextmanager
+def _messages() -> Iterator[None]:
+    """Show what longscan's loggers tell (held-out rows, windows left out) on standard error, once for all processes."""
+    logger = logging.getLogger(__name__.split(".")[0])
+    handler, level = logging.StreamHandler(), logger.level
+    handler.setLevel(logging.WARNING if _rank() else logging.INFO)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _understand(

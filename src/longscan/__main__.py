@@ -42,7 +42,7 @@ def demo(argv: Sequence[str]) -> int:
     able = [domain for domain in DOMAINS if importlib.util.find_spec(f"longscan.{domain}.demo") is not None]
     parser = Parser(
         prog="longscan demo",
-        description="Train, evaluate and predict on real data that ships in the package, and write a report with pictures.",
+        description="Train, evaluate and predict on real data from the package, and write a report with pictures.",
     )
     parser.add_argument("domains", nargs="*", metavar="domain", help=f"which to show: {', '.join(able)} (default: all)")
     parser.add_argument("--output", help="folder to write to (default: longscan-demo, or -2, -3, … if that exists)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from longscan.core.backbone import BackboneConfig
 from longscan.core.generation import generate, sampling_logits, stream
 from longscan.core.models import LanguageModel, LanguageModelConfig

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ...errors import UserError, nearest
 from ...files import replacing
@@ -99,7 +100,9 @@ class LastCheckpoint(Checkpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep ``best.ckpt``, chosen after each validation; without a validation set there is none.
+    """Keep ``best.ckpt``, chosen after each validation, of which one follows the last step.
+
+    Without a validation set it holds the last weights.
 
     Args:
         monitor: name of the metric.
@@ -135,6 +138,23 @@ class BestCheckpoint(ModelCheckpoint):
         # Now, and not after the first epoch.
         if str(self.monitor).startswith("val/") and trainer.callback_metrics:
             self._check_monitor(trainer.callback_metrics)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # max_steps alone ends the training in mid-epoch without a validation; a request to stop is preceded by one.
+        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        if self.best_model_path or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        assert self.dirpath is not None
+        self.best_model_path = os.path.join(self.dirpath, "best.ckpt")
+        trainer.save_checkpoint(self.best_model_path)
+        rank_zero_only(print)("no validation ran, so best.ckpt holds the last weights")
 
     def _check_monitor(self, metrics: Mapping[str, torch.Tensor]) -> None:
         if self.monitor not in metrics:

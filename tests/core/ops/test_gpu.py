@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from longscan.core.ops import linear_scan, long_conv, selective_scan, selective_state_update, short_conv
 from torch import Tensor
+
+from longscan.core.ops import linear_scan, long_conv, selective_scan, selective_state_update, short_conv
 
 pytestmark = pytest.mark.gpu
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import re
 import shlex
 import signal
@@ -16,12 +14,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from toy_training import _processes, assert_same
+from toy_training import assert_same, processes, run_command, run_command_in_process
 
 from longscan.core.training import run_files
-from longscan.core.training.cli import one_line, run_training
-from longscan.core.training.data import ResumableDataModule
-from longscan.core.training.module import TrainingModule
+from longscan.core.training.cli import one_line
 
 CONFIG: dict[str, Any] = {
     "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 2},
@@ -40,10 +36,6 @@ CONFIG: dict[str, Any] = {
 Command = Callable[..., tuple[int, str, str]]
 
 
-def _run(verb: str, *argv: str) -> int:
-    return run_training(verb, argv, domain="genomics", task_base=TrainingModule, data_base=ResumableDataModule)
-
-
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run a verb in an empty folder that holds toy.yaml; gives status, output and errors."""
@@ -52,7 +44,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     Path("toy.yaml").write_text(yaml.safe_dump(CONFIG))
 
     def run(line: str) -> tuple[int, str, str]:
-        status = _run(*shlex.split(line))
+        status = run_command(*shlex.split(line))
         out, err = capsys.readouterr()
         return status, out, err
 
@@ -98,7 +90,7 @@ def test_a_run_is_resumed_and_never_overwritten(command: Command) -> None:
     )
     assert command("fit --config toy.yaml --output whole")[::2] == (
         2,
-        "error: whole already holds a run: resume it with --ckpt_path last, or choose another --output\n",
+        "longscan: error: whole already holds a run: resume it with --ckpt_path last, or choose another --output\n",
     )
     assert command("fit --config toy.yaml --output parts --ckpt_path last")[0] == 0
     config = yaml.safe_load(Path("parts/config.yaml").read_text())
@@ -109,17 +101,8 @@ def test_a_run_is_resumed_and_never_overwritten(command: Command) -> None:
     assert sorted(path.name for path in Path("parts/csv").iterdir()) == ["version_0", "version_1"]
 
 
-def _run_in_process(argv: list[str], folder: str, log: str) -> None:
-    file = open(log, "a", buffering=1)  # noqa: SIM115  # for the life of the process
-    sys.stdout = sys.stderr = file
-    multiprocessing.set_start_method("fork", force=True)  # for the loaders; a forked server would be inherited
-    os.chdir(folder)
-    sys.argv = ["longscan"]
-    os._exit(_run(*argv))
-
-
 def _start(argv: list[str], folder: Path, log: Path) -> int:
-    process = _processes().Process(target=_run_in_process, args=(argv, str(folder), str(log)))
+    process = processes().Process(target=run_command_in_process, args=(argv, str(folder), str(log)))
     process.start()
     process.join()
     return process.exitcode
@@ -162,15 +145,17 @@ BAD = {
     "fit": "arguments are required: data, model; a configuration gives them",
     "fit --config": "--config needs a value",
     "fit --config tooy": "--config tooy: neither a file nor the name of a configuration",
-    "fit --config toy.yaml --trainer.max_epochs many": "trainer.max_epochs: expected int or null, got many",
+    "fit --config toy.yaml --trainer.max_epochs many": "trainer.max_epochs: expected int, got many",
     "fit --config toy.yaml --trainer.epochs 3": "unrecognized arguments: --trainer.epochs",
     "fit --config toy.yaml --model.class_path ClasificationTask": "no class is called 'ClasificationTask'; nearest:",
     "fit --config toy.yaml --model.optimizer.lr -1": "optimizer.lr must be positive, got -1.0",
-    "fit --config toy.yaml --model.optimizer.name adagrad": "adagrad",
+    "fit --config toy.yaml --model.optimizer.name adagrad": "model.optimizer.name: expected one of [",
     "fit --config toy.yaml --model.schedule.warmup_steps 2": "give warmup_steps or warmup_fraction, not both",
+    "fit --config toy.yaml --data.batch_size two": "data.batch_size: expected int, got two",
+    "fit --config toy.yaml --data.foo 1": "data: Option 'foo' is not accepted",
     "fit --config toy.yaml --data.batch_size 0": "batch_size and eval_batch_size must be at least 1",
     "fit --config toy.yaml --data.bad_index 3": "reads.fa: record 3 has no sequence; remove it",
-    "fit --config toy.yaml --data.bad_index 3 --data.num_workers 1": "error: reads.fa: record 3 has no sequence",
+    "fit --config toy.yaml --data.bad_index 3 --data.num_workers 1": "longscan: error: reads.fa: record 3 has no sequence",
     "fit --config toy.yaml --trainer.max_epochs -1": "the cosine schedule needs an end",
     "fit --config toy.yaml --trainer.accelerator gpu": "gpu",
     "fit --config toy.yaml --checkpoint.monitor val/acuracy": "no metric is called 'val/acuracy'; nearest: val/acc",
@@ -181,8 +166,8 @@ BAD = {
     "fit --config toy.yaml --ckpt_path cut.ckpt": "cut.ckpt is not a whole checkpoint",
     "fit --config toy.yaml --ckpt_path code.ckpt": "code.ckpt was not loaded: it holds more than weights",
     "fit --config toy.yaml --ckpt_path weights.ckpt": "weights.ckpt lacks pytorch-lightning_version, loops",
-    "test --config toy.yaml --ckpt_path weights.ckpt": "weights.ckpt lacks pytorch-lightning_version: it is no checkpoint",
-    "test --config toy.yaml --ckpt_path other.ckpt": "other.ckpt is of another model than the configuration describes: Mi",
+    "test --config toy.yaml --ckpt_path weights.ckpt": "weights.ckpt lacks pytorch-lightning_version: it is",
+    "test --config toy.yaml --ckpt_path other.ckpt": "other.ckpt is of another model than the configuration describes:",
     "predict --config toy.yaml --predictions toy.yaml/table.tsv": "cannot write to the output folder toy.yaml",
 }
 
@@ -196,7 +181,7 @@ def test_mistakes_are_one_line(line: str, command: Command) -> None:
     status, _, err = command(line)
     assert status == 2
     (message,) = [text for text in err.splitlines() if text]
-    assert message.startswith("error: ")
+    assert message.startswith("longscan: error: ")
     assert BAD[line] in message
     assert len(message) < 420
 

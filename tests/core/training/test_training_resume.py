@@ -18,15 +18,14 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from toy_training import (
-    Recorder,
     Run,
     ToyData,
     ToyModel,
-    _processes,
     assert_same,
     final_state,
+    processes,
     start,
-    train,
+    train_slowly,
 )
 
 from longscan.core.training.callbacks import LastCheckpoint, RandomState, Stage
@@ -97,7 +96,7 @@ def test_interrupt_saves_and_resumes(accumulate: int, tmp_path: Path) -> None:
 
 
 def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
-    process = _processes().Process(target=_train_slowly, args=(tmp_path,))
+    process = processes().Process(target=train_slowly, args=(tmp_path,))
     process.start()
     for _ in range(2):
         _wait_for(tmp_path / "log.txt", "in the step" if _ == 0 else "interrupted: finishing the step")
@@ -107,15 +106,6 @@ def test_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     assert process.exitcode == -signal.SIGINT
     assert time.monotonic() - begun < 5
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
-
-
-def _train_slowly(folder: Path) -> None:
-    def wait(self: Any, *arguments: Any) -> None:
-        print("in the step")
-        time.sleep(60)
-
-    Recorder.on_before_backward = wait  # type: ignore[method-assign]
-    train(Run(folder))
 
 
 def _wait_for(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,9 @@ from longscan.core.training.callbacks import (
     SequenceLengthWarmup,
     Stage,
 )
+from longscan.core.training.cli import run_training
 from longscan.core.training.data import ResumableDataModule, SampleKey, sample_generator
+from longscan.core.training.module import TrainingModule
 from longscan.core.training.optimizer import OptimizerConfig
 from longscan.core.training.schedule import ScheduleConfig
 from longscan.core.training.tasks import LanguageModelTask
@@ -208,7 +211,33 @@ def train(run: Run) -> None:
     print("total steps", task.total_steps())
 
 
-def _processes() -> Any:
+def train_slowly(folder: Path) -> None:
+    """Train, but stay in the first step until interrupted."""
+
+    def wait(*arguments: Any) -> None:
+        print("in the step")
+        time.sleep(60)
+
+    Recorder.on_before_backward = wait  # type: ignore[method-assign]
+    train(Run(folder))
+
+
+def run_command(verb: str, *argv: str) -> int:
+    """Run a training verb as a domain's command line does."""
+    return run_training(verb, argv, domain="genomics", task_base=TrainingModule, data_base=ResumableDataModule)
+
+
+def run_command_in_process(argv: list[str], folder: str, log: str) -> None:
+    """The same in a process of its own, in ``folder``; the output goes to the file ``log``."""
+    sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115  # for the life of the process
+    multiprocessing.set_start_method("fork", force=True)  # for the loaders; a forked server would be inherited
+    os.chdir(folder)
+    sys.argv = ["longscan"]
+    os._exit(run_command(*argv))
+
+
+def processes() -> Any:
+    """Return what starts processes from a server that has imported everything heavy."""
     context = multiprocessing.get_context("forkserver")
     # Imported once, by the server that the runs are forked from.
     context.set_forkserver_preload(
@@ -219,7 +248,7 @@ def _processes() -> Any:
 
 def start(run: Run) -> int:
     """Train in a new process and return its exit status; minus the signal where one ended it."""
-    process = _processes().Process(target=train, args=(run,))
+    process = processes().Process(target=train, args=(run,))
     process.start()
     process.join()
     assert process.exitcode is not None
