@@ -17,7 +17,7 @@ import torch
 
 from . import Row
 
-NAMES = ("selective_scan_cpu",)
+NAMES = ("selective_scan_cpu", "selective_scan_gpu", "hyenadna_million")
 
 
 def main() -> None:
@@ -47,11 +47,12 @@ def describe(threads: int) -> dict[str, str]:
         "date": date.today().isoformat(),
         "cpu": _cpu_name(),
         "logical cpus": str(os.cpu_count()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "threads": str(threads),
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
         "python": platform.python_version(),
     }
-    for package in ("torch", "numba", "transformers", "mambapy"):
+    for package in ("torch", "numba", "triton", "transformers", "mambapy", "mamba-ssm"):
         try:
             setting[package] = version(package)
         except PackageNotFoundError:

@@ -1,37 +1,31 @@
-"""One forward pass of HyenaDNA's largest configuration over 1,000,002 tokens on a CPU: time and peak memory."""
+"""One forward pass of HyenaDNA's largest configuration over 1,000,002 tokens on the CPU: time and peak memory."""
 
 from __future__ import annotations
 
-import resource
-import time
-from typing import Any
+from collections.abc import Callable
+
+import torch
+
+import longscan
+
+from . import Row, measure
+
+NAME = "hyenadna_million"
+LENGTH = 1_000_002
 
 
-def run() -> list[dict[str, Any]]:
-    """Return one row; the weights are random, which changes neither time nor memory."""
-    import torch
-
-    import longscan
-
+def run(repeats: int, report: Callable[[str], None]) -> list[Row]:
+    """Run once, whatever ``repeats`` says: it takes minutes. The weights are random, which changes neither figure."""
+    case = f"hyenadna_large_1m, batch 1, length {LENGTH}, float32, forward without gradients"
+    report(case)
     torch.manual_seed(0)
     model = longscan.create_model("hyenadna_large_1m").eval()
-    ids = torch.randint(7, 11, (1, 1_000_002))
-    start = time.perf_counter()
-    with torch.no_grad():
-        logits = model(ids)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return [
-        {
-            "operation": "HyenaDNA large, forward",
-            "shape": f"{tuple(ids.shape)} -> {tuple(logits.shape)}",
-            "seconds": round(seconds, 1),
-            "peak_gib": round(peak / 2**30, 2),
-            "finite": bool(logits.isfinite().all()),
-            "threads": torch.get_num_threads(),
-        }
-    ]
+    ids = torch.randint(7, 11, (1, LENGTH))
 
+    def forward() -> None:
+        with torch.no_grad():
+            logits = model(ids)
+        if logits.shape != (1, LENGTH, 16) or not bool(logits.isfinite().all()):
+            raise RuntimeError("the logits are not finite")
 
-if __name__ == "__main__":
-    print(run()[0])
+    return [Row(NAME, case, "longscan", measure(forward, 1, warm_up=0), "one run; peak beside weights and ids")]

@@ -19,6 +19,8 @@ BACKENDS = ("torch", "mamba_ssm")
 
 def run(repeats: int, report: Callable[[str], None]) -> list[Row]:
     """Measure both backends on every case, in bfloat16 and float32."""
+    if not torch.cuda.is_available():
+        return [Row(NAME, "all cases", "longscan torch", None, "missing: needs an NVIDIA GPU")]
     rows = []
     for batch, length, dim, state in CASES:
         for dtype in (torch.float32, torch.bfloat16):

@@ -56,18 +56,35 @@ class _DNATask(TrainingModule):
 
         options = {**self.options, **overrides}
         tokenizer = self.trainer.datamodule.tokenizer.to_dict()  # type: ignore[attr-defined]
+        fit, checkpoint = self.trainer.state.fn == "fit", self.trainer.ckpt_path
+        if checkpoint is not None:
+            _check_tokenizer(str(checkpoint), self._checkpoint_config().get("tokenizer"), tokenizer)
         if self.pretrained is None:
             return longscan.create_model(self.model_name, tokenizer=tokenizer, **options)
-        if self.trainer.state.fn == "fit":
+        if checkpoint is not None:
+            # The pretrained model may be gone by now; what its configuration gave is in the checkpoint.
+            return longscan.from_pretrained(Path(checkpoint), **options).train(fit)
+        if fit:
             return longscan.from_pretrained(self.pretrained, tokenizer=tokenizer, **options).train()
         model: Any = longscan.from_pretrained(self.pretrained, **options)
-        trained_with = model.config.tokenizer
-        if trained_with not in (None, tokenizer):
-            different = {key: value for key, value in trained_with.items() if tokenizer[key] != value}
-            raise UserError(
-                f"{self.pretrained}: was trained with another tokenizer; set data.tokenizer to have {different}"
-            )
+        _check_tokenizer(self.pretrained, model.config.tokenizer, tokenizer)
         return model
+
+    def _checkpoint_config(self) -> dict[str, Any]:
+        """Return the model's configuration as noted in the checkpoint that is about to be loaded."""
+        stored = load_torch_file(Path(str(self.trainer.ckpt_path)))
+        return stored.get("longscan", {}).get("model", {}).get("config", {}).get("config", {})
+
+
+def _check_tokenizer(source: str, stored: Mapping[str, Any] | None, tokenizer: Mapping[str, Any]) -> None:
+    """Refuse data whose tokenizer is not the one that the weights of ``source`` were trained with, where that is known.
+
+    Raises:
+        UserError: with the settings to change.
+    """
+    different = {key: value for key, value in (stored or {}).items() if tokenizer[key] != value}
+    if different:
+        raise UserError(f"{source}: was trained with another tokenizer; set data.tokenizer to have {different}")
 
 
 class LanguageModeling(_DNATask, LanguageModelTask):
@@ -120,24 +137,31 @@ class SequenceClassification(_DNATask, ClassificationTask):
         Raises:
             UserError: if a pretrained classifier is asked about other classes than its own.
         """
-        names = self._data_classes()
-        if self.trainer.state.fn == "fit":
-            if names is None:
-                raise UserError("the classes are unknown; give data.train_file, or data.class_names")
-            return self._create({"head": "classification", "class_names": tuple(names), "num_classes": len(names)})
+        names, checkpoint = self._data_classes(), self.trainer.ckpt_path
+        if self.trainer.state.fn == "fit" and names is None:
+            raise UserError("the classes are unknown; give data.train_file, or data.class_names")
+        if checkpoint is not None:
+            # Its weights follow; the head must have their shape and meaning.
+            stored = self._checkpoint_config().get("class_names")
+            self._check_classes(str(checkpoint), stored, names)
+            known = names or stored
+            if not known:
+                raise UserError(f"{checkpoint}: names no classes; give data.class_names")
+            return self._create(_head(known))
+        if names is not None and self.trainer.state.fn == "fit":
+            return self._create(_head(names))
         if self.pretrained is None:
-            # A training checkpoint follows, with the weights; the head must have its shape.
-            known = names or self._checkpoint_classes()
-            return self._create({"head": "classification", "class_names": tuple(known), "num_classes": len(known)})
+            raise UserError("no weights: give model.pretrained or --ckpt_path")
         model: Any = self._create({})
-        stored = model.config.class_names
         if model.config.head != "classification":
             raise UserError(f"{self.pretrained}: has no classification head; fine-tune it first (`fit`)")
-        if names is not None and stored is not None and list(stored) != [str(name) for name in names]:
-            raise UserError(
-                f"{self.pretrained}: tells {', '.join(stored)} apart, the data has the classes {', '.join(names)}"
-            )
+        self._check_classes(self.pretrained, model.config.class_names, names)
         return model
+
+    @staticmethod
+    def _check_classes(source: str, stored: Sequence[str] | None, names: Sequence[str] | None) -> None:
+        if names is not None and stored is not None and list(stored) != list(names):
+            raise UserError(f"{source}: tells {', '.join(stored)} apart, the data has the classes {', '.join(names)}")
 
     def _data_classes(self) -> list[str] | None:
         """Return the data module's classes, if its files name any."""
@@ -145,16 +169,6 @@ class SequenceClassification(_DNATask, ClassificationTask):
             return [str(name) for name in self.trainer.datamodule.class_names]  # type: ignore[attr-defined]
         except UserError:
             return None
-
-    def _checkpoint_classes(self) -> Sequence[str]:
-        """Return the classes noted in the checkpoint that is about to be loaded."""
-        path = self.trainer.ckpt_path
-        if path is None:
-            raise UserError("no weights: give model.pretrained or --ckpt_path")
-        stored = load_torch_file(Path(path)).get("longscan", {}).get("model", {}).get("config", {}).get("config", {})
-        if not stored.get("class_names"):
-            raise UserError(f"{path}: names no classes; give data.class_names")
-        return stored["class_names"]
 
     def class_names(self) -> list[str] | None:
         """Return the names of the classes in the order of the logits."""
@@ -174,6 +188,11 @@ class SequenceClassification(_DNATask, ClassificationTask):
         names = self._columns()
         for name, row in zip(batch["name"], prediction.tolist(), strict=True):
             yield name, names[max(range(len(row)), key=row.__getitem__)], *(f"{value:.6f}" for value in row)
+
+
+def _head(names: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a model that tells these classes apart."""
+    return {"head": "classification", "class_names": tuple(names), "num_classes": len(names)}
 
 
 __all__ = ["LanguageModeling", "SequenceClassification"]

@@ -308,7 +308,7 @@ class ResumableDataModule(pl.LightningDataModule):
         epoch, batch = self._train_position.epoch, self._train_position.batch
         progress = self._batch_progress()
         if self.trainer is not None and progress is not None:
-            pass
+            batch -= progress.current.ready - progress.current.processed
             if batch >= self.trainer.num_training_batches:
                 epoch, batch = epoch + 1, 0
         return {

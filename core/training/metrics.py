@@ -116,7 +116,7 @@ class ClassificationMetrics:
         confusion = values["confusion"]
         self.confusion = confusion.cpu()
         result: dict[str, Tensor] = {"loss": self._loss.compute()}
-        result |= {name: values[name] for name in ("accuracy", "mcc", "f1")}
+        result |= {name: values[name].float() for name in ("accuracy", "mcc", "f1")}  # mcc is an integer at times
         present = confusion.sum(1)
         defined = (present > 0) & (present < present.sum())
         per_class = values["auroc"]

@@ -163,7 +163,7 @@ def _understand(
         run = RunFolder.of_checkpoint(checkpoint)
         if run is not None and not names and run.config.is_file():
             given = ["--config", str(run.config), *given]
-        if run is not None and output is None:
+        if run is not None and output in (None, run.path):  # what fit wrote there stays
             output = run.path if verb == "fit" else run.path / verb
     return Request(verb, given, domain, callbacks, prediction_writer, name, output, checkpoint, predictions)
 
@@ -294,8 +294,10 @@ class TrainingCLI(LightningCLI):
     def run(self) -> None:
         """Run the verb."""
         request, trainer = self.request, self.trainer
-        checkpoint = None if request.checkpoint is None else str(request.checkpoint)
-        common: dict[str, Any] = {"datamodule": self.datamodule, "ckpt_path": checkpoint, "weights_only": True}
+        if request.checkpoint is not None:
+            # Not an argument of the verb: so the task knows it when it builds the model.
+            trainer.ckpt_path = str(request.checkpoint)
+        common: dict[str, Any] = {"datamodule": self.datamodule, "weights_only": True}
         if request.verb == "fit":
             self._save_config()
             trainer.fit(self.model, **common)

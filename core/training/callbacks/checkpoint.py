@@ -156,6 +156,19 @@ class BestCheckpoint(ModelCheckpoint):
         trainer.save_checkpoint(self.best_model_path)
         rank_zero_only(print)("no validation ran, so best.ckpt holds the last weights")
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # A run that was moved keeps its best checkpoint; Lightning would forget how good it was and overwrite it.
+        assert self.dirpath is not None
+        old, new = str(state_dict.get("dirpath")), self.dirpath
+        if old != new and os.path.exists(os.path.join(new, "best.ckpt")):
+            moved = {
+                name: value.replace(old, new, 1) if isinstance(value, str) else value
+                for name, value in state_dict.items()
+            }
+            best = {path.replace(old, new, 1): score for path, score in state_dict["best_k_models"].items()}
+            state_dict = moved | {"best_k_models": best}
+        super().load_state_dict(state_dict)
+
     def _check_monitor(self, metrics: Mapping[str, torch.Tensor]) -> None:
         if self.monitor not in metrics:
             known = [name for name in metrics if name not in ("epoch", "step")]

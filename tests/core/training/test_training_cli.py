@@ -155,7 +155,7 @@ BAD = {
     "fit --config toy.yaml --data.foo 1": "data: Option 'foo' is not accepted",
     "fit --config toy.yaml --data.batch_size 0": "batch_size and eval_batch_size must be at least 1",
     "fit --config toy.yaml --data.bad_index 3": "reads.fa: record 3 has no sequence; remove it",
-    "fit --config toy.yaml --data.bad_index 3 --data.num_workers 1": "longscan: error: reads.fa: record 3 has no sequence",
+    "fit --config toy.yaml --data.bad_index 3 --data.num_workers 1": "error: reads.fa: record 3 has no sequence; rem",
     "fit --config toy.yaml --trainer.max_epochs -1": "the cosine schedule needs an end",
     "fit --config toy.yaml --trainer.accelerator gpu": "gpu",
     "fit --config toy.yaml --checkpoint.monitor val/acuracy": "no metric is called 'val/acuracy'; nearest: val/acc",

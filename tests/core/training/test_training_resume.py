@@ -18,6 +18,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from toy_training import (
+    Recorder,
     Run,
     ToyData,
     ToyModel,
@@ -151,6 +152,31 @@ def _fit_here(folder: Path, checkpoint: Path | None, callbacks: list[Any], limit
         task = LanguageModelTask(ToyModel(), OptimizerConfig(lr=1e-2), ScheduleConfig(warmup_steps=3))
         trainer.fit(task, ToyData(batch_size=4, seed=5), ckpt_path=checkpoint, weights_only=True)
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+class _Fault(pl.Callback):
+    """Fails in the middle of a batch, whose number counts from 0."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def on_before_backward(self, *arguments: Any) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise FloatingPointError
+
+
+def test_a_batch_that_failed_comes_again(tmp_path: Path) -> None:
+    """A checkpoint written when an error strikes has handed out a batch that was not trained on."""
+    warnings.simplefilter("ignore")
+    whole, part = Recorder(tmp_path / "whole.txt"), Recorder(tmp_path / "part.txt")
+    _fit_here(tmp_path / "whole", None, [whole], {"max_epochs": 2})
+    keeper = ModelCheckpoint(tmp_path, "fault", every_n_train_steps=100, save_on_exception=True)
+    with pytest.raises(FloatingPointError):
+        _fit_here(tmp_path / "part", None, [part, keeper, _Fault(8)], {"max_epochs": 2})
+    _fit_here(tmp_path / "rest", tmp_path / "fault.ckpt", [part], {"max_epochs": 2})
+    lines = whole.path.read_text().splitlines()
+    assert part.path.read_text().splitlines() == [*lines[:9], *lines[8:]]
 
 
 def test_dropout_would_differ_without_the_random_state(tmp_path: Path) -> None:
