@@ -83,9 +83,9 @@ def load_torch_file(path: Path, map_location: str = "cpu") -> Any:
                 "ask its author for a safetensors file or a plain state dict"
             ) from error
         raise UserError(f"{path}: is no torch checkpoint or is damaged; fetch it again") from error
-    except OSError as error:
+    except (PermissionError, IsADirectoryError) as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # a damaged pickle can fail in any way: EOFError, IndexError, struct.error, …
+    except Exception as error:  # a damaged file can fail in any way: EOFError, IndexError, OSError of the reader, …
         first = (str(error).strip() or type(error).__name__).split("\n")[0][:120]
         raise UserError(f"{path}: is cut short or damaged ({first}); fetch it again") from error
 

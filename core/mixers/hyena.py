@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..norms import float32_at_least
 from ..ops import long_conv, short_conv
 from ..packing import repack, unpack
@@ -268,7 +269,7 @@ class Hyena(SequenceMixer):
 
     def _check_length(self, length: int) -> None:
         if length > self.max_length:
-            raise ValueError(
+            raise UserError(
                 f"a sequence of {length} tokens is longer than this Hyena layer's filters (max_length "
                 f"{self.max_length}); cut it into windows or use a model made for longer sequences"
             )

@@ -1,1 +1,4 @@
-"""TODO-by-owner."""
+"""Training on Lightning: resumable data, optimiser groups, schedules, tasks, callbacks and the training verbs.
+
+Nothing is imported here; ``longscan.core.training.cli`` stays light until a verb runs.
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def mismatch(error: RuntimeError, path: Path) -> UserError | None:
     lines = str(error).splitlines()
     if not lines or "Error(s) in loading state_dict" not in lines[0]:
         return None
-    problems = [" ".join(line.split()) for line in lines[1:]]
+    # A line can hold the names of all parameters.
+    problems = [textwrap.shorten(line, 240, placeholder=" …") for line in lines[1:]]
     shown = " ".join(problems[:2]) + (f" (and {len(problems) - 2} more)" if len(problems) > 2 else "")
     return UserError(f"{path} is of another model than the configuration describes: {shown}")

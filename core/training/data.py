@@ -7,6 +7,8 @@ so the position restored from a checkpoint is known before any worker prefetches
 
 from __future__ import annotations
 
+import functools
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -286,7 +288,7 @@ class ResumableDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             collate_fn=self.collate,
             persistent_workers=persistent and self.num_workers > 0,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=functools.partial(_start_worker, parent=os.getpid()),
             pin_memory=device is not None and device.type == "cuda",
             # A loader draws a seed for its workers; from the global generator that would change dropout on a restart.
             generator=torch.Generator(),
@@ -349,9 +351,12 @@ class ResumableDataModule(pl.LightningDataModule):
         return self.__dict__ | {"trainer": None} | dict.fromkeys(("train_set", "val_set", "test_set", "predict_set"))
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Let Ctrl-C reach the training process alone: it still needs its workers to finish the step."""
+def _start_worker(worker: int, *, parent: int) -> None:
+    """Let Ctrl-C reach the training process alone, which needs its workers to finish the step; never outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getppid() != parent:
+        # Killed while this worker was starting. torch looks for the parent's end only from its own start on.
+        os._exit(1)
 
 
 def _named(datasets: Any, default: str) -> dict[str, Any]:

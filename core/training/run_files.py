@@ -84,8 +84,12 @@ def new_run(name: str) -> Path:
     return path
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, option: str = "--output") -> None:
     """Make ``folder`` and write to it, so that a long run does not fail at its first checkpoint.
+
+    Args:
+        folder: the folder.
+        option: what to change where it cannot be written.
 
     Raises:
         UserError: it cannot be made or written to.
@@ -96,5 +100,5 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"cannot write to the output folder {folder}: {error.strerror}; choose another with --output"
+            f"cannot write to the output folder {folder}: {error.strerror}; choose another with {option}"
         ) from error

@@ -217,7 +217,9 @@ class TrainingCLI(LightningCLI):
         self.folder = RunFolder(Path(folder))
         os.environ[FOLDER_VARIABLE] = str(folder)
         if request.verb == "predict" and request.predictions is not None:
-            check_writable(request.predictions.parent)
+            if request.predictions.is_dir():
+                raise UserError(f"--predictions {request.predictions}: is a folder; name a file in it")
+            check_writable(request.predictions.parent, "--predictions")
             return
         last = self.folder.checkpoints / "last.ckpt"
         if request.verb == "fit" and request.checkpoint is None and last.exists() and not _rank():

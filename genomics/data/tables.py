@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .files import open_binary, open_text, written_whole
 
 _DELIMITERS = {".tsv": "\t", ".txt": "\t", ".tab": "\t", ".csv": ","}
 _NAME_COLUMNS = ("name", "id")
+_FASTA_NAME = re.compile(r"\.(fa|fasta|fna|ffn)(\.b?gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,9 @@ def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer) -> S
 
 
 def is_fasta(path: str | os.PathLike[str]) -> bool:
-    """Whether a file, plain or gzip, begins as FASTA does."""
+    """Whether a file, plain or gzip, begins as FASTA does or is named as such."""
     with open_binary(path) as stream:
-        return stream.read(1) == b">"
+        return stream.read(1) == b">" or _FASTA_NAME.search(str(path)) is not None
 
 
 def write_predictions(

@@ -1,9 +1,9 @@
 """DNA models, exact to the published ones."""
 
+from . import zoo  # noqa: F401  (registers the models that ship)
 from .caduceus import Caduceus, CaduceusConfig
 from .caduceus_format import CaduceusHub
 from .hyenadna import HyenaDNA, HyenaDNAConfig
 from .hyenadna_formats import HyenaDNAGitHub, HyenaDNAHub
-from . import zoo  # noqa: F401  (registers the models that ship)
 
 __all__ = ["Caduceus", "CaduceusConfig", "CaduceusHub", "HyenaDNA", "HyenaDNAConfig", "HyenaDNAGitHub", "HyenaDNAHub"]

@@ -50,7 +50,13 @@ def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
 def test_pretraining_leaves_a_whole_run(pretrained: Any) -> None:
     """Three steps, far less than an epoch: it was validated nonetheless, and every file is there."""
     folder, outcome = pretrained
-    for name in ("config.yaml", "metrics.json", "learning_curves.png", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+    for name in (
+        "config.yaml",
+        "metrics.json",
+        "learning_curves.png",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+    ):
         assert (folder / name).stat().st_size > 0, name
     assert list((folder / "tensorboard").glob("events*"))
     result = metrics(folder)
@@ -103,9 +109,7 @@ def test_resuming_goes_on_to_more_steps(command: Any, pretrained: Any, monkeypat
     assert (before["global_step"], after["global_step"]) == (3, 5)
     assert after["FastaDataModule"]["batch"] == 5
     assert metrics(Path("again"))["steps"] == 5
-    change = max(
-        (after["state_dict"][name] - value).abs().max().item() for name, value in before["state_dict"].items()
-    )
+    change = max((after["state_dict"][name] - value).abs().max().item() for name, value in before["state_dict"].items())
     assert 0 < change < 0.1  # two steps of AdamW, not a new beginning
     assert longscan.from_pretrained("again/model").config.d_model == 16
 
@@ -116,7 +120,10 @@ def test_fine_tuning_starts_from_the_pretrained_backbone(command: Any, pretraine
     line += f" --data.dataset null --data.folder {tables} --trainer.max_steps 1 --model.optimizer.lr 1e-30"
     outcome = command(f"{line} --output tuned")
     assert outcome.status == 0, outcome.err
-    before, after = weights_of(pretrained[0] / "checkpoints" / "best.ckpt"), weights_of(Path("tuned/checkpoints/last.ckpt"))
+    before, after = (
+        weights_of(pretrained[0] / "checkpoints" / "best.ckpt"),
+        weights_of(Path("tuned/checkpoints/last.ckpt")),
+    )
     backbone = [name for name in after if not name.startswith("head.")]
     assert len(backbone) > 10
     assert set(backbone) <= set(before)
@@ -178,8 +185,8 @@ def test_a_hybrid_described_by_data_trains(command: Any) -> None:
     outcome = command(line)
     assert outcome.status == 0, outcome.err
     model = longscan.from_pretrained("run/model")
-    assert [type(layer.mixer).__name__ for layer in model.backbone.layers] == ["Mamba", "Attention"]
-    assert all(type(layer.channel_mixer).__name__ == "GatedMLP" for layer in model.backbone.layers)
+    parts = [layer.channel_mixer if layer.mixer is None else layer.mixer for layer in model.backbone.layers]
+    assert [type(part).__name__ for part in parts] == ["Mamba", "GatedMLP", "Attention", "GatedMLP"]
     assert model.backbone.causal
 
 
@@ -204,7 +211,7 @@ def test_validate_and_test(command: Any, classifier: Path) -> None:
     tested = metrics(Path("run/test"))["metrics"]
     assert tested["test/test/accuracy"] >= 0.85  # AT-rich against GC-rich: any model that learned can
     assert "test/test_far/mcc" in outcome.out
-    assert Path("run/test/confusion_test_far.png").is_file()
+    assert Path("run/test/confusion_test_test_far.png").is_file()
     assert Path("run/metrics.json").read_bytes() == fitted
 
 
@@ -222,14 +229,22 @@ def test_a_pretrained_classifier_is_tested_without_training_data(command: Any, c
 
 # predict
 
-RECORDS = {"one": "ATTTATTAATCGATATATTTTAAATACGATTTAA", "two": "GCGCGGCCGCNNGCGCCCG", "three": "A", "four": "acgtacgtacgg"}
+RECORDS = {
+    "one": "ATTTATTAATCGATATATTTTAAATACGATTTAA",
+    "two": "GCGCGGCCGCNNGCGCCCG",
+    "three": "A",
+    "four": "acgtacgtacgg",
+}
 FASTA = "".join(f">{name} described\n{bases[:17]}\n{bases[17:]}\n" for name, bases in RECORDS.items())
 
 
-def expected(model: Any, bases: str) -> list[float]:
-    """Class probabilities by a forward pass of this sequence alone."""
-    with torch.no_grad():
-        return model(PLAIN.encode_batch([bases])["input_ids"]).softmax(-1)[0].tolist()
+def expected(model: Any, batch_size: int) -> list[list[float]]:
+    """Class probabilities by forward passes of batches padded to their longest sequence."""
+    names, result = list(RECORDS.values()), []
+    for start in range(0, len(names), batch_size):
+        with torch.no_grad():
+            result += model(**PLAIN.encode_batch(names[start : start + batch_size])).softmax(-1).tolist()
+    return result
 
 
 @pytest.mark.parametrize("kind", ["fasta", "fasta.gz", "tsv", "labelled tsv.gz", "csv"])
@@ -242,7 +257,9 @@ def test_predictions_are_those_of_the_model(kind: str, command: Any, classifier:
     else:
         comma, labelled = "," if kind == "csv" else "\t", kind.startswith("labelled")
         head = ["name", "sequence"] + (["label"] if labelled else [])
-        text = "".join(comma.join([*row, *(["gc"] if labelled else [])][: len(head)]) + "\n" for row in [head[:2], *records])
+        text = "".join(
+            comma.join([*row, *(["gc"] if labelled else [])][: len(head)]) + "\n" for row in [head[:2], *records]
+        )
         if labelled:
             text = text.replace("sequence\tgc", "sequence\tlabel")
     path = Path(f"input.{kind.split()[-1]}")
@@ -253,10 +270,10 @@ def test_predictions_are_those_of_the_model(kind: str, command: Any, classifier:
     header, *rows = rows_of("out.tsv")
     assert header == ["name", "prediction", "probability_at", "probability_gc"]
     assert [row[0] for row in rows] == list(RECORDS)
-    for (_, bases), (_, prediction, *columns) in zip(records, rows, strict=True):
+    for wanted, (_, prediction, *columns) in zip(expected(model, 3), rows, strict=True):
         probabilities = [float(value) for value in columns]
         assert sum(probabilities) == pytest.approx(1, abs=2e-6)
-        assert probabilities == pytest.approx(expected(model, bases), abs=1e-5)
+        assert probabilities == pytest.approx(wanted, abs=1e-5)
         assert prediction == ("at", "gc")[probabilities[1] > probabilities[0]]
     assert sorted(os.listdir()) == sorted([path.name, "out.tsv"])
 
@@ -266,13 +283,17 @@ def test_predict_with_a_checkpoint_replaces_an_earlier_table(command: Any, class
     Path("x.fa").write_text(FASTA)
     Path("out.tsv").write_text("earlier")
     checkpoint = classifier / "checkpoints" / "best.ckpt"
-    outcome = command(f"genomics predict --ckpt_path {checkpoint} --data.predict_file x.fa --predictions out.tsv {FAST}")
+    outcome = command(
+        f"genomics predict --ckpt_path {checkpoint} --data.predict_file x.fa --predictions out.tsv {FAST}"
+    )
     assert outcome.status == 0, outcome.err
     model = longscan.from_pretrained(classifier / "model")
-    for (_, bases), row in zip(RECORDS.items(), rows_of("out.tsv")[1:], strict=True):
-        assert [float(value) for value in row[2:]] == pytest.approx(expected(model, bases), abs=1e-5)
+    for wanted, row in zip(expected(model, 8), rows_of("out.tsv")[1:], strict=True):
+        assert [float(value) for value in row[2:]] == pytest.approx(wanted, abs=1e-5)
     shutil.copytree(classifier, "run")
-    outcome = command(f"genomics predict --output run --ckpt_path last --config run/config.yaml --data.predict_file x.fa {FAST}")
+    outcome = command(
+        f"genomics predict --output run --ckpt_path last --config run/config.yaml --data.predict_file x.fa {FAST}"
+    )
     assert (outcome.status, outcome.out) == (0, "run/predict/predictions.tsv\n"), outcome.err
     assert len(rows_of("run/predict/predictions.tsv")) == 5
 
@@ -280,8 +301,8 @@ def test_predict_with_a_checkpoint_replaces_an_earlier_table(command: Any, class
 def test_predict_with_a_checkpoint_and_no_training_data(command: Any, classifier: Path) -> None:
     """The class names come from the checkpoint."""
     Path("x.fa").write_text(FASTA)
-    line = f"genomics predict --config genomics/predict --model.options '{{d_model: 16, n_layer: 1, pooling: center}}' {FAST}"
-    line += f" --ckpt_path {classifier}/checkpoints/best.ckpt --data.predict_file x.fa --predictions out.tsv"
+    line = "genomics predict --config genomics/predict --model.options '{d_model: 16, n_layer: 1, pooling: center}'"
+    line += f" {FAST} --ckpt_path {classifier}/checkpoints/best.ckpt --data.predict_file x.fa --predictions out.tsv"
     outcome = command(line)
     assert outcome.status == 0, outcome.err
     assert rows_of("out.tsv")[0][2:] == ["probability_at", "probability_gc"]
@@ -293,7 +314,9 @@ def test_the_packaged_splice_model_offline(tmp_path: Path) -> None:
         header, *rows = [line.rstrip("\n").split("\t") for line, _ in zip(stream, range(51), strict=False)]
     bases, labels = header.index("sequence"), header.index("label")
     (tmp_path / "x.fa").write_text("".join(f">site{i}\n{row[bases]}\n" for i, row in enumerate(rows)))
-    line = "-m longscan genomics predict --model.pretrained splice_caduceus --data.predict_file x.fa --predictions out.tsv"
+    line = (
+        "-m longscan genomics predict --model.pretrained splice_caduceus --data.predict_file x.fa --predictions out.tsv"
+    )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     result = subprocess.run(
         [sys.executable, *shlex.split(line)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
@@ -333,8 +356,8 @@ def test_interrupted_from_the_keyboard(tmp_path: Path, command: Any) -> None:
     finally:
         process.kill()
     assert process.returncode == 130, error
-    assert "Traceback" not in error
-    assert "saved run/checkpoints/last.ckpt\n" in error
+    told = [re.split("[:;]", text)[0] for text in error.splitlines() if text]
+    assert told == ["train", "val", "interrupted", "saved run/checkpoints/last.ckpt", "resume with"], error
     step = torch.load(last, weights_only=True)["global_step"]
     assert 1 <= step < 3000
     (resume,) = re.findall(r"^resume with: longscan (.*)$", error, flags=re.MULTILINE)
@@ -354,10 +377,9 @@ def test_interrupted_while_predicting(command: Any, classifier: Path, monkeypatc
     previous = signal.getsignal(signal.SIGINT)
     Path("x.fa").write_text(FASTA)
     Path("out.tsv").write_text("earlier")
+    line = f"genomics predict --model.pretrained {classifier}/model --data.predict_file x.fa --predictions out.tsv"
     try:
-        outcome = command(
-            f"genomics predict --model.pretrained {classifier}/model --data.predict_file x.fa --predictions out.tsv {FAST}"
-        )
+        outcome = command(f"{line} {FAST}")
     finally:
         signal.signal(signal.SIGINT, previous)  # Lightning shuts its ears to it
     assert (outcome.status, outcome.err) == (130, "longscan: interrupted\n")

@@ -159,7 +159,7 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # A run that was moved keeps its best checkpoint; Lightning would forget how good it was and overwrite it.
         assert self.dirpath is not None
-        old, new = str(state_dict.get("dirpath")), self.dirpath
+        old, new = str(state_dict.get("dirpath")), str(self.dirpath)
         if old != new and os.path.exists(os.path.join(new, "best.ckpt")):
             moved = {
                 name: value.replace(old, new, 1) if isinstance(value, str) else value

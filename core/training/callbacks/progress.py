@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 
+def _on_standard_error(make: Callable[..., Any]) -> Callable[..., Any]:
+    def made(self: TQDMProgressBar) -> Any:
+        with redirect_stdout(sys.stderr):  # Lightning asks for sys.stdout when it makes a bar
+            return make(self)
+
+    return made
+
+
 class TrainingProgress(TQDMProgressBar):
-    """Lightning's bar without the logger's version, and closed before an error is told."""
+    """Lightning's bar on standard error, without the logger's version, and closed before an error is told."""
+
+    init_sanity_tqdm = _on_standard_error(TQDMProgressBar.init_sanity_tqdm)
+    init_train_tqdm = _on_standard_error(TQDMProgressBar.init_train_tqdm)
+    init_validation_tqdm = _on_standard_error(TQDMProgressBar.init_validation_tqdm)
+    init_test_tqdm = _on_standard_error(TQDMProgressBar.init_test_tqdm)
+    init_predict_tqdm = _on_standard_error(TQDMProgressBar.init_predict_tqdm)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
