@@ -15,9 +15,10 @@ class UserError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Return a phrase with the known names most like ``name``, or with all of them where none is like it."""
+    """Return a phrase with the known names most like ``name``, or with (a dozen of) all where none is like it."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.4)
     if close:
         return f"nearest: {', '.join(close)}"
-    return f"known: {', '.join(known)}" if known else "none is known"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"known: {', '.join(known[:12])}{more}" if known else "none is known"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ import torch
 import yaml
 
 import longscan
+from longscan.core.training.callbacks import BestCheckpoint
 from longscan.genomics.datasets import dataset_path
 from longscan.genomics.tokenizer import DNATokenizer
 
@@ -96,6 +98,7 @@ def test_messages_are_not_shown_twice(command: Any, tables: Path) -> None:
         assert outcome.status == 0, outcome.err
         (message,) = outcome.err.splitlines()
         assert re.match(r"no validation file: 4 of the 48 rows of .*train\.tsv are held out", message)
+    assert logging.getLogger("longscan").handlers == []
 
 
 def test_resuming_goes_on_to_more_steps(command: Any, pretrained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +115,22 @@ def test_resuming_goes_on_to_more_steps(command: Any, pretrained: Any, monkeypat
     change = max((after["state_dict"][name] - value).abs().max().item() for name, value in before["state_dict"].items())
     assert 0 < change < 0.1  # two steps of AdamW, not a new beginning
     assert longscan.from_pretrained("again/model").config.d_model == 16
+
+
+def test_a_run_that_was_moved_keeps_its_best(tmp_path: Path, pretrained: Any) -> None:
+    """What is best is known by value and place; a checkpoint without its run says nothing of another folder."""
+    shutil.copytree(pretrained[0], tmp_path / "moved")
+    last = torch.load(tmp_path / "moved" / "checkpoints" / "last.ckpt", weights_only=True)
+    (state,) = [state for key, state in last["callbacks"].items() if key.startswith("BestCheckpoint")]
+    moved = BestCheckpoint(folder=str(tmp_path / "moved" / "checkpoints"))
+    moved.load_state_dict(state)
+    assert float(moved.best_model_score) == metrics(pretrained[0])["best"]["value"]
+    assert moved.best_model_path == os.path.realpath(tmp_path / "moved" / "checkpoints" / "best.ckpt")
+    assert list(moved.best_k_models) == [moved.best_model_path]
+    empty = BestCheckpoint(folder=str(tmp_path / "empty"))
+    with pytest.warns(UserWarning, match="dirpath has changed"):
+        empty.load_state_dict(state)
+    assert not empty.best_k_models
 
 
 def test_fine_tuning_starts_from_the_pretrained_backbone(command: Any, pretrained: Any, tables: Path) -> None:

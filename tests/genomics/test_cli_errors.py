@@ -199,6 +199,12 @@ def test_unknown_names(refused: Refusal) -> None:
         "'splice_caduceu' is unknown; nearest: splice_caduceus",
         after=held_out,
     )
+    refused(
+        f"{FINETUNE} --model.pretrained xyz",
+        "'xyz' is unknown; known: ",
+        "more (see `longscan models`)",
+        after=held_out,
+    )
     refused(f"{FINETUNE} --model.pretrained ./gone", "gone: there is no such file or folder", after=held_out)
     refused(f"{FINETUNE} --model.pretrained hyenadna", "'hyenadna' is unknown", after=held_out)
     refused(

@@ -39,7 +39,7 @@ def test_a_small_caduceus_beats_the_baseline_by_far(command: Any) -> None:
     """
     line = "genomics fit --config quickstart_finetune --model.options '{d_model: 24, n_layer: 1, pooling: center}'"
     line += f" --output run --data.limit_train {EXAMPLES} --data.batch_size 16 --model.optimizer.lr 0.01"
-    line += " --trainer.max_steps 80 --trainer.max_epochs null --trainer.limit_val_batches 1 --trainer.check_val_every_n_epoch 9"
+    line += " --trainer.max_steps 80 --trainer.max_epochs null --trainer.limit_val_batches 1"
     outcome = command(f"{line} --trainer.accelerator cpu --trainer.enable_progress_bar false")
     assert outcome.status == 0, outcome.err
     outcome = command(
