@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def run(output: Path) -> list[Section]:
     _verb("predict", [*predict, "--predictions", str(predictions)])
 
     before, tested = _metrics(pretrained), _metrics(tuned / "test")
+    longscan = "uv run longscan" if "UV" in os.environ else "longscan"  # as it was started
     return [
         Section(
             "DNA: pretraining",
@@ -74,10 +76,10 @@ def run(output: Path) -> list[Section]:
             ],
             [
                 "# go on with",
-                f"longscan genomics predict {' '.join(predict)} --predictions {predictions}",
-                "longscan genomics fit --config genomics/splice --output runs/splice    # the full recipe",
-                "longscan genomics fit --config genomics/splice --data.dataset null --data.folder YOUR_TABLES",
-                "longscan models",
+                f"{longscan} genomics predict {' '.join(predict)} --predictions {predictions}",
+                f"{longscan} genomics fit --config genomics/splice --output runs/splice    # the full recipe",
+                f"{longscan} genomics fit --config genomics/splice --data.dataset null --data.folder YOUR_TABLES",
+                f"{longscan} models",
             ],
         ),
     ]
