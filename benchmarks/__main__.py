@@ -21,6 +21,7 @@ NAMES = ("selective_scan_cpu", "selective_scan_gpu", "hyenadna_million")
 
 
 def main() -> None:
+    """Run what the command line names, print the table and write the JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"which to run: {', '.join(NAMES)} (default: all)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every contestant")

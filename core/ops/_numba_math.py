@@ -123,5 +123,6 @@ def _exponential(x):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)), in the type of x."""
     one = type(x)(1)
     return one / (one + exponential(-x))

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import UserError, nearest
+from ...core.files import replacing
 from ..datasets import dataset_path
 from .fasta_scan import FastaRecord, scan_fasta
-from .files import cache_folder, is_gzip, known_names, open_binary, require_file, written_whole
+from .files import cache_folder, is_gzip, known_names, open_binary, require_file
 
 _FORMAT = 1
 #: The empty block with which every complete bgzip file ends (SAM specification, section 4.1.2).
@@ -170,13 +171,13 @@ def _indexed(source: Path) -> _Index:
         records = _decompress(source, data)
     index = beside.with_name(beside.name + ".fai")
     rows = [f"{r.name}\t{r.length}\t{r.offset}\t{r.line_bases}\t{r.line_width}\n" for r in records]
-    with written_whole(index) as temporary:
+    with replacing(index) as temporary:
         temporary.write_text("".join(rows), encoding="utf-8")
     files = [file for file in (data, index, block_index) if file is not None]
     result = _Index(
         str(data), str(index), None if block_index is None else str(block_index), {str(f): _stamp(f) for f in files}
     )
-    with written_whole(memory) as temporary:
+    with replacing(memory) as temporary:
         temporary.write_text(json.dumps(asdict(result)), encoding="utf-8")
     return result
 
@@ -210,7 +211,7 @@ def _is_bgzip(path: Path) -> bool:
 
 def _decompress(source: Path, target: Path) -> list[FastaRecord]:
     """Write a gzip file uncompressed to ``target``, which appears only if the whole of it is good FASTA."""
-    with written_whole(target) as temporary:
+    with replacing(target) as temporary:
         with open_binary(source) as stream, temporary.open("wb") as output:
             while chunk := stream.read(8 * 2**20):
                 output.write(chunk)
@@ -228,7 +229,7 @@ def _write_block_index(source: Path, target: Path) -> None:
     with source.open("rb") as stream:
         blocks = [(start, data_start) for start, _, data_start, _ in bgzf.BgzfBlocks(stream)]
     blocks = blocks[1:-1]
-    with written_whole(target) as temporary:
+    with replacing(target) as temporary:
         content = b"".join(struct.pack("<QQ", *block) for block in blocks)
         temporary.write_bytes(struct.pack("<Q", len(blocks)) + content)
 

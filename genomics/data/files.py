@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import io
 import os
-import uuid
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -76,17 +75,6 @@ def open_text(path: str | os.PathLike[str]) -> Iterator[TextIO]:
             yield text
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: is not UTF-8 text ({error.reason}); is it the right file?") from error
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed otherwise."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def cache_folder(kind: str) -> Path:

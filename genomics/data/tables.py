@@ -15,7 +15,7 @@ import numpy as np
 
 from ...core.errors import UserError
 from ..tokenizer import DNATokenizer
-from .files import open_binary, open_text, written_whole
+from .files import open_binary, open_text
 
 _DELIMITERS = {".tsv": "\t", ".txt": "\t", ".tab": "\t", ".csv": ","}
 _NAME_COLUMNS = ("name", "id")
@@ -176,45 +176,6 @@ def is_fasta(path: str | os.PathLike[str]) -> bool:
     """Whether a file, plain or gzip, begins as FASTA does or is named as such."""
     with open_binary(path) as stream:
         return stream.read(1) == b">" or _FASTA_NAME.search(str(path)) is not None
-
-
-def write_predictions(
-    path: str | os.PathLike[str],
-    names: list[str],
-    probabilities: np.ndarray,
-    class_names: list[str],
-    labels: list[str] | None = None,
-) -> None:
-    """Write class probabilities as a TSV file, which appears only when it is complete.
-
-    Columns: ``name``, ``label`` where labels are given, ``prediction`` (the most probable class), and one column per
-    class, named as the class, with six decimals.
-
-    Args:
-        probabilities: (number of names, number of classes).
-
-    Raises:
-        UserError: shapes that do not agree, or a class with the name of another column.
-    """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if probabilities.shape != (len(names), len(class_names)) or (labels is not None and len(labels) != len(names)):
-        raise UserError(
-            f"{path}: {len(names)} name(s) and {len(class_names)} class(es) do not fit probabilities of shape "
-            f"{probabilities.shape}" + ("" if labels is None else f" and {len(labels)} label(s)")
-        )
-    header = ["name", *([] if labels is None else ["label"]), "prediction", *class_names]
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise UserError(f"{path}: two columns would be named {twice!r}; rename that class")
-    target = Path(os.path.abspath(Path(path).expanduser()))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    best = probabilities.argmax(axis=1) if len(names) else np.zeros(0, dtype=np.int64)
-    with written_whole(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        for i, name in enumerate(names):
-            label = [] if labels is None else [labels[i]]
-            writer.writerow([name, *label, class_names[best[i]], *(f"{p:.6f}" for p in probabilities[i])])
 
 
 def _table(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from longscan.core.errors import UserError
-from longscan.genomics.data.tables import SequenceTable, is_fasta, read_fasta_table, read_table, write_predictions
+from longscan.genomics.data.tables import SequenceTable, is_fasta, read_fasta_table, read_table
 from longscan.genomics.datasets import dataset_path
 from longscan.genomics.tokenizer import DNATokenizer
 
@@ -118,33 +118,3 @@ def test_fasta_as_a_table(tmp_path: Path) -> None:
         (tmp_path / "b.fa").write_text(text)
         with pytest.raises(UserError, match=message):
             read_fasta_table(tmp_path / "b.fa", PLAIN)
-
-
-def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "predictions.tsv"
-    probabilities = np.array([[0.25, 0.75], [0.6, 0.4]])
-    write_predictions(path, ["x", "y"], probabilities, ["no", "yes"], labels=["yes", "yes"])
-    assert path.read_text() == (
-        "name\tlabel\tprediction\tno\tyes\nx\tyes\tyes\t0.250000\t0.750000\ny\tyes\tno\t0.600000\t0.400000\n"
-    )
-    before = path.read_text()
-    with pytest.raises(UserError, match=r"2 name\(s\) and 3 class\(es\) do not fit probabilities of shape \(2, 2\)"):
-        write_predictions(path, ["x", "y"], probabilities, ["a", "b", "c"])
-    with pytest.raises(UserError, match="two columns would be named 'prediction'"):
-        write_predictions(path, ["x", "y"], probabilities, ["a", "prediction"])
-
-    with pytest.raises(IndexError):
-        write_predictions(path, ["x", "y"], probabilities, _Short(["a", "b"]))  # fails in the second row
-    assert path.read_text() == before
-    assert [file.name for file in path.parent.iterdir()] == ["predictions.tsv"]
-    write_predictions(path, ["x", "y"], probabilities, ["no", "yes"])
-    assert path.read_text().splitlines()[0] == "name\tprediction\tno\tyes"
-
-
-class _Short(list):  # type: ignore[type-arg]
-    """A list that has no first item when asked for it, which is the prediction of the second row."""
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        if index == 0:
-            raise IndexError
-        return super().__getitem__(index)
