@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.cli import Verb, run_verb
 
+_COMMANDS = "longscan.genomics.commands"
 VERBS = (
     Verb("fit", "pretrain or fine-tune a model", "longscan.genomics.training:fit"),
     Verb("validate", "measure a model on validation data", "longscan.genomics.training:validate"),
@@ -11,6 +12,12 @@ VERBS = (
     Verb(
         "predict", "classes and probabilities for a FASTA file or a table, as TSV", "longscan.genomics.training:predict"
     ),
+    Verb("embed", "embeddings of records or BED intervals, as Parquet or NPZ", f"{_COMMANDS}.embed:embed"),
+    Verb("score-variants", "effects of the variants of a VCF, as TSV or VCF", f"{_COMMANDS}.score_variants:main"),
+    Verb("mutate", "effect of every substitution in a region, as TSV and a heat map", f"{_COMMANDS}.mutate:mutate"),
+    Verb("generate", "new sequences, prompted or not, as FASTA", f"{_COMMANDS}.generate:generate"),
+    Verb("check-rc", "how far a model is from treating both strands alike", f"{_COMMANDS}.check_rc:check_rc"),
+    Verb("probe", "frozen embeddings and a linear or SVM classifier, cross-validated", f"{_COMMANDS}.probe:probe"),
 )
 
 

@@ -1,0 +1,1 @@
+"""What ``longscan genomics`` does beside training, one module per verb."""

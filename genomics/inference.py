@@ -1,0 +1,182 @@
+"""A DNA model ready to be asked: on its device, with its tokenizer and what identifies its weights."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import UserError
+from ..core.pretrained import unique_parameters
+from .tokenizer import DNATokenizer, reverse_complement_ids
+
+Strand = Literal["forward", "reverse", "both"]
+
+
+@dataclass(frozen=True)
+class DNAModel:
+    """A pretrained model and how to ask it; gradients are off, results are float32 on the model's device.
+
+    Attributes:
+        model: in evaluation mode, on ``device``.
+        tokenizer: the one that it was trained with.
+        name: as it was asked for.
+        revision: the first 12 hex digits of the SHA-256 of its weights: the same for the same weights, whatever file
+            they came in.
+        device: where it computes.
+        precision: ``"32"``, or ``"bf16"`` for autocast to bfloat16.
+    """
+
+    model: Any
+    tokenizer: DNATokenizer
+    name: str
+    revision: str
+    device: torch.device
+    precision: Literal["32", "bf16"] = "32"
+
+    @property
+    def causal(self) -> bool:
+        """Whether it predicts the next base; otherwise it fills in masked ones."""
+        return self.model.backbone.causal
+
+    @property
+    def equivariant(self) -> bool:
+        """Whether it treats both strands alike by construction (Caduceus-PS)."""
+        return bool(getattr(self.model.config, "rcps", False))
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens it takes at once, where it has a limit (the filters of HyenaDNA have one)."""
+        limits = [getattr(block.mixer, "max_length", None) for block in self.model.backbone.blocks()]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def d_model(self) -> int:
+        """Channels of :meth:`features`."""
+        return self.model.d_model
+
+    def check_length(self, length: int, argument: str) -> None:
+        """Refuse windows that the model cannot take.
+
+        Raises:
+            UserError: ``length`` (tokens) is above :attr:`max_length`; begins with ``argument``.
+        """
+        limit = self.max_length
+        if limit is not None and length > limit:
+            raise UserError(
+                f"{argument}: {length} bases are more than {self.name} takes at once, whose filters end at {limit}; "
+                f"use at most {limit}, or a model made for longer sequences"
+            )
+
+    def logits(self, ids: Tensor | np.ndarray) -> Tensor:
+        """Return language-model logits (batch, length, vocabulary), float32, of ids (batch, length).
+
+        Raises:
+            UserError: the model has a classification head.
+        """
+        if self.model.config.head != "language_model":
+            raise UserError(f"{self.name}: has a classification head; this needs a language model")
+        with self._asked():
+            return self.model(self._ids(ids)).float()
+
+    def features(self, ids: Tensor | np.ndarray, strand: Strand = "forward") -> Tensor:
+        """Return the hidden sequence after the final norm, (batch, length, d_model) float32, aligned with ``ids``.
+
+        Args:
+            ids: (batch, length) tokens, no padding.
+            strand: what is read: ``forward`` the sequence as given; ``reverse`` its reverse complement, the result
+                flipped so that position t still belongs to base t; ``both`` the mean of the two. For an equivariant
+                model these are the two halves of its one hidden sequence.
+        """
+        tensor = self._ids(ids)
+        with self._asked():
+            if self.equivariant:
+                forward, reverse = self.model.forward_features(tensor).float().chunk(2, dim=-1)
+                parts = {"forward": [forward], "reverse": [reverse.flip(-1)], "both": [forward, reverse.flip(-1)]}[
+                    strand
+                ]
+            else:
+                parts = []
+                if strand != "reverse":
+                    parts.append(self.model.forward_features(tensor).float())
+                if strand != "forward":
+                    parts.append(self.model.forward_features(reverse_complement_ids(tensor)).float().flip(1))
+            return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) / 2
+
+    def _ids(self, ids: Tensor | np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(ids) if isinstance(ids, np.ndarray) else ids
+        return tensor.to(self.device, torch.int64, non_blocking=True)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Any:
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.inference_mode(), autocast:
+            yield
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 16) -> None:
+    """Add the options that every command with a model shares; :func:`load_model` reads them."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", required=True, help="registered name, folder, checkpoint file or hub repository")
+    group.add_argument("--revision", help="branch, tag or commit of a hub repository")
+    group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
+    group.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16 halves time and memory on a GPU")
+    group.add_argument("--batch-size", type=int, default=batch_size, help="windows per forward pass [%(default)s]")
+
+
+def load_model(arguments: argparse.Namespace) -> DNAModel:
+    """Load the model that the options of :func:`add_model_arguments` name.
+
+    Raises:
+        UserError: an unknown model, a device that is not there, or a batch size below 1.
+    """
+    import longscan
+
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
+    device = _device(arguments.device)
+    model: Any = longscan.from_pretrained(arguments.model, revision=arguments.revision)
+    return prepare(model, arguments.model, device=device, precision=arguments.precision)
+
+
+def prepare(
+    model: Any, name: str, *, device: torch.device | str = "cpu", precision: Literal["32", "bf16"] = "32"
+) -> DNAModel:
+    """Put a model into evaluation mode on its device and find its tokenizer and revision."""
+    settings = getattr(model.config, "tokenizer", None)
+    published = DNATokenizer.hyenadna() if type(model).__name__ == "HyenaDNA" else DNATokenizer.caduceus()
+    tokenizer = published if settings is None else DNATokenizer.from_dict(settings)
+    revision = weights_digest(model)
+    device = torch.device(device)
+    return DNAModel(model.eval().to(device), tokenizer, name, revision, device, precision)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Return the first 12 hex digits of the SHA-256 over names, shapes and float32 values of all parameters."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(unique_parameters(model).items()):
+        values = parameter.detach().to("cpu", torch.float32).contiguous().numpy()
+        digest.update(f"{name} {tuple(values.shape)}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: cannot be used ({reason}); use cpu or auto") from error
+    return device
+
+
+__all__ = ["DNAModel", "add_model_arguments", "load_model", "prepare", "weights_digest"]
