@@ -17,6 +17,7 @@ def _stored_config(folder: Path) -> CaduceusConfig:
 
 
 for _name, _description in (
+    ("arabidopsis_caduceus", "masked language model of Arabidopsis chromosome 1, windows of 1,024 bases"),
     ("splice_caduceus", "splice sites in plants: decoy, donor, acceptor in the middle of 200 bases"),
     ("coding_caduceus", "coding or intergenic, 200 bases of either strand of plant DNA"),
 ):

