@@ -18,6 +18,7 @@ BACKENDS: dict[str, Callable[[Arguments], tuple[Tensor, Tensor]]] = {
     "reference": reference.run,
     "cpu": partial(registration.run, "cpu"),
     "torch": partial(registration.run, "torch"),
+    "triton": partial(registration.run, "triton"),
     "mamba_ssm": mamba_ssm.run,
 }
 
@@ -64,7 +65,8 @@ def selective_scan(
             sequences end to end, which do not see each other. States are then (num_sequences, dim, state).
         reverse: scan from the last token to the first, each sequence by itself. The initial state then enters at the
             last token, and the final state is the one after the first token.
-        backend: "reference", "cpu", "torch" or "mamba_ssm"; by default LONGSCAN_BACKEND, else what suits the device.
+        backend: "reference", "cpu", "torch", "triton" or "mamba_ssm"; by default LONGSCAN_BACKEND, else what suits the
+            device.
 
     Returns:
         out (batch, length, dim); with ``return_final_state`` also the states (batch or num_sequences, dim, state) in

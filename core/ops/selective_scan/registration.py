@@ -13,13 +13,18 @@ from .._operators import needs_gradient, pack, pack_fake, register, register_bac
 from . import chunked, cpu
 from .arguments import Arguments
 
-#: What computes each backend: a module with ``forward``, ``backward`` and ``entries_shape``.
-KERNELS: dict[str, ModuleType] = {"cpu": cpu, "torch": chunked}
 
+def _kernels(backend: str, u: Tensor, A: Tensor) -> ModuleType:
+    """What computes a backend: a module with ``forward``, ``backward`` and ``entries_shape``."""
+    if backend == "torch" or A.is_complex():  # compiled kernels are for real A
+        return chunked
+    if backend == "cpu":
+        return cpu
+    if u.dtype == torch.float64:
+        return chunked
+    from . import triton
 
-def _kernels(backend: str, A: Tensor) -> ModuleType:
-    # The compiled kernels are for real A.
-    return chunked if backend == "cpu" and A.is_complex() else KERNELS[backend]
+    return triton
 
 
 def _forward(
@@ -39,7 +44,7 @@ def _forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     arguments = Arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, delta_softplus, reverse)
-    return _kernels(backend, A).forward(arguments, save)
+    return _kernels(backend, u, A).forward(arguments, save)
 
 
 def _forward_fake(u: Tensor, delta: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +52,7 @@ def _forward_fake(u: Tensor, delta: Tensor, A: Tensor, *rest: Any) -> tuple[Tens
     arguments = Arguments(u, delta, A, *others)
     real = accumulation_dtype(u.dtype)
     dtype = complex_dtype(real) if A.is_complex() else real
-    shape = _kernels(backend, A).entries_shape(arguments)
+    shape = _kernels(backend, u, A).entries_shape(arguments)
     return (
         u.new_empty(u.shape),
         u.new_empty((arguments.sequences, *A.shape), dtype=dtype),
@@ -74,7 +79,7 @@ def _backward(
     grad_final: Tensor | None,
 ) -> list[Tensor]:
     arguments = Arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, delta_softplus, reverse)
-    gradients = _kernels(backend, A).backward(arguments, entries, grad_y, grad_final)
+    gradients = _kernels(backend, u, A).backward(arguments, entries, grad_y, grad_final)
     return pack(gradients, arguments.differentiable)
 
 

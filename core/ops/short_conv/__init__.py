@@ -18,6 +18,7 @@ BACKENDS: dict[str, Callable[[Arguments], tuple[Tensor, Tensor]]] = {
     "reference": reference.run,
     "cpu": partial(registration.run, "cpu"),
     "torch": partial(registration.run, "torch"),
+    "triton": partial(registration.run, "triton"),
 }
 
 _ACTIVATIONS = {None: False, "silu": True, "swish": True}
@@ -58,7 +59,7 @@ def short_conv(
         cu_seqlens: int32 or int64 (num_sequences + 1,), from 0 up to length: the row (batch must be 1) holds
             sequences end to end, which do not see each other. States are then (num_sequences, width - 1, dim).
         reverse: read every sequence from its end.
-        backend: "reference", "cpu" or "torch"; by default LONGSCAN_BACKEND, else what suits the device.
+        backend: "reference", "cpu", "torch" or "triton"; by default LONGSCAN_BACKEND, else what suits the device.
 
     Returns:
         y (batch, length, dim); with ``return_final_state`` also the states, in the dtype of x.

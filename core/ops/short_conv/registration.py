@@ -12,8 +12,16 @@ from .._operators import pack, pack_fake, register, register_backward, unpack
 from . import chunked, cpu
 from .arguments import Arguments
 
-#: What computes each backend: a module with ``forward`` and ``backward``.
-KERNELS: dict[str, ModuleType] = {"cpu": cpu, "torch": chunked}
+
+def _kernels(backend: str, x: Tensor) -> ModuleType:
+    """What computes a backend: a module with ``forward`` and ``backward``."""
+    if backend == "cpu":
+        return cpu
+    if backend == "torch" or x.dtype == torch.float64:
+        return chunked
+    from . import triton
+
+    return triton
 
 
 def _forward(
@@ -26,7 +34,7 @@ def _forward(
     reverse: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    y, final = KERNELS[backend].forward(Arguments(x, weight, bias, initial_state, cu_seqlens, silu, reverse))
+    y, final = _kernels(backend, x).forward(Arguments(x, weight, bias, initial_state, cu_seqlens, silu, reverse))
     return y.to(x.dtype).contiguous(), final.to(x.dtype)
 
 
@@ -48,7 +56,7 @@ def _backward(
     grad_final: Tensor | None,
 ) -> list[Tensor]:
     arguments = Arguments(x, weight, bias, initial_state, cu_seqlens, silu, reverse)
-    return pack(KERNELS[backend].backward(arguments, grad_y, grad_final), arguments.differentiable)
+    return pack(_kernels(backend, x).backward(arguments, grad_y, grad_final), arguments.differentiable)
 
 
 _conv = register("longscan::short_conv", _forward, _forward_fake)

@@ -52,7 +52,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: scan(delta_bias=N(1)), r"delta_bias has shape \(1,\), expected \(dim,\) = \(6,\)"),
     (lambda: scan(z=N(2, 6, 6)), r"z has shape \(2, 6, 6\)"),
     (lambda: scan(initial_state=N(1, 6, 4)), r"initial_state has shape \(1, 6, 4\), expected \(batch, dim, state\) ="),
-    (lambda: scan(backend="gpu"), r"backend='gpu' is unknown; known: reference, cpu, torch, mamba_ssm"),
+    (lambda: scan(backend="gpu"), r"backend='gpu' is unknown; known: reference, cpu, torch, triton, mamba_ssm"),
     (lambda: scan(initial_state=N(2, 6, 4), backend="mamba_ssm"), r"initial_state is not possible with backend='mam"),
     (lambda: scan(u=U.double(), backend="mamba_ssm"), r"u of dtype float64 is not possible with backend='mamba_ssm'"),
     (lambda: step(u=U), r"selective_state_update: u has shape \(2, 7, 6\), expected 2 non-empty axes \(batch, dim\)"),
@@ -144,5 +144,5 @@ def test_the_environment_chooses_the_backend(monkeypatch: pytest.MonkeyPatch) ->
     recurrence()
     assert used == ["cpu", "reference", "torch", "cpu", "cpu"]
     monkeypatch.setenv("LONGSCAN_BACKEND", "fast")
-    with pytest.raises(UserError, match=r"LONGSCAN_BACKEND='fast' is unknown; known: reference, cpu, torch, mamba_ssm"):
+    with pytest.raises(UserError, match=r"LONGSCAN_BACKEND='fast' is unknown; known: reference, cpu, torch, triton, mamba_ssm"):
         recurrence()
