@@ -2,8 +2,9 @@
 """The selective scan in Triton: the forward pass, for real A.
 
 A program walks along one sequence, or one chunk of it, with the states of a block of channels in registers. States lie
-along the first axis of a tile and channels along the second, so that a thread holds all states of its channels, and
-the sum over states in ``y = C · h`` never leaves it. Inputs of a few tokens are loaded ahead of their use.
+along the first axis of a tile and channels along the second, here and in memory, so that a thread holds all states of
+its channels, and the sum over states in ``y = C · h`` never leaves it. Inputs of a few tokens are loaded ahead of their
+use.
 
 Where batch and channels give too few programs to fill the device, sequences are cut into chunks: a first pass computes
 the state that each chunk would end with from zero, a second carries these through the chunks (the decay over a chunk is
@@ -63,7 +64,7 @@ def _walk(
     channel = block * CHANNELS + tl.arange(0, CHANNELS)
     here = channel < dim
     n = tl.arange(0, STATES)
-    tile = n[:, None] + channel[None, :] * state
+    tile = n[:, None] * dim + channel[None, :]
     inside = (n < state)[:, None] & here[None, :]
     rate = tl.load(A + tile, inside, 0.0).to(tl.float32) * LOG2_E
     h = tl.zeros((STATES, CHANNELS), tl.float32)
@@ -143,7 +144,7 @@ def _carry(A, initial, total_dt, states, dim, state, chunks, channel_blocks,
     channel = block * CHANNELS + tl.arange(0, CHANNELS)
     here = channel < dim
     n = tl.arange(0, STATES)
-    tile = n[:, None] + channel[None, :] * state
+    tile = n[:, None] * dim + channel[None, :]
     inside = (n < state)[:, None] & here[None, :]
     rate = tl.load(A + tile, inside, 0.0).to(tl.float32) * LOG2_E
     h = tl.zeros((STATES, CHANNELS), tl.float32)
@@ -174,16 +175,17 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     chunk, chunks = _chunks(length, sequences * channel_blocks, cu_seqlens is not None, u.device)
 
     u, delta, z = (_rows(tensor) for tensor in (u, arguments.delta, arguments.z))
-    A = arguments.A.float().contiguous()
-    B, C = (tensor.contiguous() if tensor.ndim == 2 else _rows(tensor) for tensor in (arguments.B, arguments.C))
+    A = _channels_last(arguments.A)
+    B, C = (_channels_last(m) if m.ndim == 2 else _rows(m) for m in (arguments.B, arguments.C))
     vectors = [None if v is None else v.contiguous() for v in (arguments.D, arguments.delta_bias)]
-    initial = None if arguments.initial_state is None else arguments.initial_state.float().contiguous()
+    initial = None if arguments.initial_state is None else _channels_last(arguments.initial_state)
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    final = u.new_empty((sequences, dim, state), dtype=torch.float32)
+    final = u.new_empty((sequences, state, dim), dtype=torch.float32)
     nothing = u.new_empty((0,))
     entering, total_dt = initial, nothing
     if not length or not sequences:
-        return y, final.zero_() if initial is None else initial.clone(), nothing.float().view(0, batch, dim, 0)
+        final = final.zero_() if initial is None else initial
+        return y, final.mT.contiguous(), final.new_empty((0, *entries_shape(arguments)[1:]))
 
     def walk(entering: Tensor | None, leaving: Tensor, total_dt: Tensor, summary: bool) -> None:
         _walk[(sequences * chunks * channel_blocks,)](
@@ -200,7 +202,7 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
         )  # fmt: skip
 
     if chunks > 1:
-        entering = u.new_empty((sequences * chunks, dim, state), dtype=torch.float32)
+        entering = u.new_empty((sequences * chunks, state, dim), dtype=torch.float32)
         total_dt = u.new_empty((sequences * chunks, dim), dtype=torch.float32)
         walk(None, entering, total_dt, summary=True)
         _carry[(sequences * channel_blocks,)](
@@ -208,7 +210,7 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
             STATES=states, CHANNELS=channels, HAS_INITIAL=initial is not None, num_warps=_warps(states, channels),
         )  # fmt: skip
     walk(entering, final, nothing, summary=False)
-    return y, final, final.new_empty((0, *entries_shape(arguments)[1:]))
+    return y, final.mT.contiguous(), final.new_empty((0, *entries_shape(arguments)[1:]))
 
 
 def _channels(dim: int, group_size: int, states: int, sequences: int) -> int:
@@ -231,6 +233,11 @@ def _chunks(length: int, programs: int, packed: bool, device: torch.device) -> t
         return max(length, 1), 1
     chunk = max(_SHORTEST_CHUNK, triton.cdiv(length * programs, wanted))
     return chunk, triton.cdiv(length, chunk)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """(…, dim, state) as (…, state, dim), float32."""
+    return tensor.mT.float().contiguous()
 
 
 def _rows(tensor: Tensor | None) -> Tensor:
