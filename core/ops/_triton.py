@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 """What the Triton kernels share: the device's size, and elementwise functions."""
 
 from __future__ import annotations

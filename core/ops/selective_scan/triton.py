@@ -1,4 +1,5 @@
 # ruff: noqa: RUF005  (kernels know no unpacking)
+# mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 """The selective scan in Triton: the forward pass, for real A.
 
 A program walks along one sequence, or one chunk of it, with the states of a block of channels in registers. States lie
@@ -33,12 +34,69 @@ _SHORTEST_CHUNK = 128
 
 
 @triton.jit
+def _advance(
+    h, summed, u, delta, z, B, C, y, rate, bias, skip, B_here, C_here, first, way, start, steps, dim, state,
+    channel, n, u_token, delta_token, z_token, B_token, C_token,
+    TOKENS: tl.constexpr, EVEN: tl.constexpr, B_CONSTANT: tl.constexpr, C_CONSTANT: tl.constexpr,
+    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, SOFTPLUS: tl.constexpr, SUMMARY: tl.constexpr,
+):  # fmt: skip
+    """Take ``TOKENS`` steps from the step ``start``: load the inputs of all, then compute one after the other."""
+    here, real = channel < dim, n < state
+    us, dts, zs, Bs, Cs = (), (), (), (), ()
+    for j in tl.static_range(TOKENS):
+        t = first + (start + j) * way
+        if EVEN:
+            us = us + (tl.load(u + t * u_token + channel),)
+            dts = dts + (tl.load(delta + t * delta_token + channel),)
+            if HAS_Z and not SUMMARY:
+                zs = zs + (tl.load(z + t * z_token + channel),)
+            if not B_CONSTANT:
+                Bs = Bs + (tl.load(B + t * B_token + n),)
+            if not C_CONSTANT and not SUMMARY:
+                Cs = Cs + (tl.load(C + t * C_token + n),)
+        else:
+            us = us + (tl.load(u + t * u_token + channel, here, 0.0),)
+            dts = dts + (tl.load(delta + t * delta_token + channel, here, 0.0),)
+            if HAS_Z and not SUMMARY:
+                zs = zs + (tl.load(z + t * z_token + channel, here, 0.0),)
+            if not B_CONSTANT:
+                Bs = Bs + (tl.load(B + t * B_token + n, real, 0.0),)
+            if not C_CONSTANT and not SUMMARY:
+                Cs = Cs + (tl.load(C + t * C_token + n, real, 0.0),)
+    for j in tl.static_range(TOKENS):
+        u_t = us[j].to(tl.float32)
+        dt = dts[j].to(tl.float32) + bias
+        if SOFTPLUS:
+            dt = softplus(dt)
+        B_t, C_t = B_here, C_here
+        if not B_CONSTANT:
+            B_t = Bs[j].to(tl.float32)[:, None]
+        h = tl.exp2(dt[None, :] * rate) * h + (dt * u_t)[None, :] * B_t
+        if SUMMARY:
+            summed += dt
+        else:
+            if not C_CONSTANT:
+                C_t = Cs[j].to(tl.float32)[:, None]
+            out = tl.sum(h * C_t, axis=0)
+            if HAS_D:
+                out += skip * u_t
+            if HAS_Z:
+                out *= silu(zs[j].to(tl.float32))
+            place = y + (first + (start + j) * way) * dim + channel
+            if EVEN:
+                tl.store(place, out.to(y.dtype.element_ty))
+            else:
+                tl.store(place, out.to(y.dtype.element_ty), here)
+    return h, summed
+
+
+@triton.jit
 def _walk(
     u, delta, A, B, C, D, z, delta_bias, entering, cu_seqlens, y, leaving, total_dt,
     length, dim, state, chunk, chunks, channel_blocks, group_size,
     u_batch, u_token, delta_batch, delta_token, z_batch, z_token,
     B_batch, B_token, B_group, C_batch, C_token, C_group,
-    STATES: tl.constexpr, CHANNELS: tl.constexpr, AHEAD: tl.constexpr,
+    STATES: tl.constexpr, CHANNELS: tl.constexpr, AHEAD: tl.constexpr, EVEN: tl.constexpr,
     B_CONSTANT: tl.constexpr, C_CONSTANT: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_ENTERING: tl.constexpr,
     SOFTPLUS: tl.constexpr, PACKED: tl.constexpr, REVERSE: tl.constexpr, SUMMARY: tl.constexpr,
@@ -77,6 +135,8 @@ def _walk(
     if HAS_D:
         skip = tl.load(D + channel, here, 0.0).to(tl.float32)
     group = (block * CHANNELS) // group_size
+    B_here = rate
+    C_here = rate
     if B_CONSTANT:
         B_here = tl.load(B + tile, inside, 0.0).to(tl.float32)
     if C_CONSTANT:
@@ -89,44 +149,19 @@ def _walk(
     y += batch * length * dim
     summed = tl.zeros((CHANNELS,), tl.float32)
 
-    for start in range(0, steps, AHEAD):
-        us, dts, zs, Bs, Cs = (), (), (), (), ()
-        for j in tl.static_range(AHEAD):
-            t = first + (start + j) * way
-            there = here & (start + j < steps)
-            us = us + (tl.load(u + t * u_token + channel, there, 0.0),)
-            dts = dts + (tl.load(delta + t * delta_token + channel, there, 0.0),)
-            if HAS_Z and not SUMMARY:
-                zs = zs + (tl.load(z + t * z_token + channel, there, 0.0),)
-            if not B_CONSTANT:
-                Bs = Bs + (tl.load(B + t * B_token + n, (n < state) & (start + j < steps), 0.0),)
-            if not C_CONSTANT and not SUMMARY:
-                Cs = Cs + (tl.load(C + t * C_token + n, (n < state) & (start + j < steps), 0.0),)
-        for j in tl.static_range(AHEAD):
-            u_t = us[j].to(tl.float32)
-            dt = dts[j].to(tl.float32) + bias
-            if SOFTPLUS:
-                dt = softplus(dt)
-            dt = tl.where(start + j < steps, dt, 0.0)  # beyond the end the state stays
-            if B_CONSTANT:
-                B_t = B_here
-            else:
-                B_t = Bs[j].to(tl.float32)[:, None]
-            h = tl.exp2(dt[None, :] * rate) * h + (dt * u_t)[None, :] * B_t
-            if SUMMARY:
-                summed += dt
-            else:
-                if C_CONSTANT:
-                    C_t = C_here
-                else:
-                    C_t = Cs[j].to(tl.float32)[:, None]
-                out = tl.sum(h * C_t, axis=0)
-                if HAS_D:
-                    out += skip * u_t
-                if HAS_Z:
-                    out *= silu(zs[j].to(tl.float32))
-                t = first + (start + j) * way
-                tl.store(y + t * dim + channel, out.to(y.dtype.element_ty), here & (start + j < steps))
+    whole = steps // AHEAD * AHEAD
+    for start in range(0, whole, AHEAD):
+        h, summed = _advance(
+            h, summed, u, delta, z, B, C, y, rate, bias, skip, B_here, C_here, first, way, start, steps, dim, state,
+            channel, n, u_token, delta_token, z_token, B_token, C_token, AHEAD, EVEN, B_CONSTANT, C_CONSTANT,
+            HAS_D, HAS_Z, SOFTPLUS, SUMMARY,
+        )  # fmt: skip
+    for start in range(whole, steps):
+        h, summed = _advance(
+            h, summed, u, delta, z, B, C, y, rate, bias, skip, B_here, C_here, first, way, start, steps, dim, state,
+            channel, n, u_token, delta_token, z_token, B_token, C_token, 1, EVEN, B_CONSTANT, C_CONSTANT,
+            HAS_D, HAS_Z, SOFTPLUS, SUMMARY,
+        )  # fmt: skip
 
     if SUMMARY:
         tl.store(leaving + row * dim * state + tile, h, inside)
@@ -176,7 +211,8 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
 
     u, delta, z = (_rows(tensor) for tensor in (u, arguments.delta, arguments.z))
     A = _channels_last(arguments.A)
-    B, C = (_channels_last(m) if m.ndim == 2 else _rows(m) for m in (arguments.B, arguments.C))
+    # In float32 at once: they are small, and every program would have to convert them again.
+    B, C = (_channels_last(m) if m.ndim == 2 else _rows(m.float()) for m in (arguments.B, arguments.C))
     vectors = [None if v is None else v.contiguous() for v in (arguments.D, arguments.delta_bias)]
     initial = None if arguments.initial_state is None else _channels_last(arguments.initial_state)
     y = torch.empty_like(u, memory_format=torch.contiguous_format)
@@ -193,7 +229,7 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
             _or(cu_seqlens, u), y, leaving, total_dt,
             length, dim, state, chunk, chunks, channel_blocks, group_size,
             *u.stride()[:2], *delta.stride()[:2], *_or(z, u).stride()[:2], *_strides(B), *_strides(C),
-            STATES=states, CHANNELS=channels, AHEAD=_AHEAD,
+            STATES=states, CHANNELS=channels, AHEAD=_AHEAD, EVEN=dim % channels == 0 and states == state,
             B_CONSTANT=B.ndim == 2, C_CONSTANT=C.ndim == 2,
             HAS_D=vectors[0] is not None, HAS_Z=z is not None, HAS_BIAS=vectors[1] is not None,
             HAS_ENTERING=entering is not None, SOFTPLUS=arguments.delta_softplus,

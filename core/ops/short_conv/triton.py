@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 """The short convolution in Triton: the forward pass, taps read straight from the input wherever it lies in memory.
 
 The backward pass is that of the plain-torch path.
