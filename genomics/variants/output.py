@@ -1,0 +1,167 @@
+"""Results as a table or as a VCF; both name the model that they come from."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import UserError
+from ...core.files import replacing
+from ..data.variants import VcfRecord, import_pysam
+from .scores import Effects, VariantScorer
+
+_PREFIX = "LONGSCAN_"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a result was computed with."""
+
+    model: str
+    revision: str
+    window: int
+    strand: str
+
+    @classmethod
+    def of(cls, scorer: VariantScorer) -> Provenance:
+        """Return that of a scorer."""
+        return cls(scorer.model.name, scorer.model.revision, scorer.window, scorer.strand)
+
+    def cells(self) -> list[str]:
+        """Return the last columns of a table."""
+        return [self.model, self.revision, str(self.window), self.strand]
+
+
+PROVENANCE_COLUMNS = ("model", "revision", "window", "strand")
+
+
+def score_columns(distance: str) -> list[str]:
+    """Return the columns of `score_cells`."""
+    distances = {"none": [], "cosine": ["cosine_distance"], "l2": ["l2_distance"]}.get(
+        distance, ["cosine_distance", "l2_distance"]
+    )
+    return ["log_likelihood_ratio", "llr_forward", "llr_reverse", *distances]
+
+
+def score_cells(effects: Effects, distance: str, empty: str = "") -> list[list[str]]:
+    """Return one row of text for each variant; ``empty`` stands where nothing was computed."""
+    columns = [effects.score, effects.forward, effects.reverse]
+    columns += [effects.cosine] if distance in ("cosine", "both") else []
+    columns += [effects.l2] if distance in ("l2", "both") else []
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [[empty if math.isnan(value) else f"{value:.7g}" for value in row] for row in rows]
+
+
+@contextlib.contextmanager
+def open_output(path: str | os.PathLike[str]) -> Iterator[Callable[[str], Any]]:
+    """Give a function that writes text to a file, which appears when the block ends well; ``.gz`` is bgzip.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; name a file in it")
+    try:
+        with replacing(target) as temporary:
+            if target.suffix.lower() in (".gz", ".bgz"):
+                with import_pysam().BGZFile(os.fspath(temporary), "wb") as packed:
+                    yield lambda text: packed.write(text.encode())
+            else:
+                with temporary.open("w", encoding="utf-8", newline="") as plain:
+                    yield plain.write
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error}); check folder and space") from error
+
+
+class TableWriter:
+    """Writes one tab-separated row for each ALT, in the order of the VCF; ``contig`` and ``pos`` as the VCF has them.
+
+    Args:
+        write: takes text.
+        header: the lines of the VCF's header; a table needs none of them.
+        provenance: what the scores were computed with.
+        distance: which distances were computed.
+    """
+
+    def __init__(
+        self, write: Callable[[str], Any], header: Sequence[str], provenance: Provenance, distance: str
+    ) -> None:
+        self._write, self._distance, self._tail = write, distance, "\t".join(provenance.cells())
+        columns = ["contig", "pos", "id", "ref", "alt", "status", "method", *score_columns(distance), "n_bases"]
+        write("\t".join([*columns, *PROVENANCE_COLUMNS]) + "\n")
+
+    def add(self, records: Sequence[VcfRecord], effects: Effects) -> None:
+        """Write the rows of all ALTs of ``records``, to which ``effects`` belong in order."""
+        cells = score_cells(effects, self._distance)
+        lines, i = [], 0
+        for record in records:
+            for alt in record.alts:
+                lines.append(
+                    f"{record.chrom}\t{record.pos}\t{record.identifier}\t{record.ref}\t{alt}\t{effects.status[i]}\t"
+                    f"{effects.method[i]}\t" + "\t".join(cells[i]) + f"\t{effects.n_bases[i]}\t{self._tail}\n"
+                )
+                i += 1
+        self._write("".join(lines))
+
+
+class VcfWriter:
+    """Writes the records of a VCF as they were, with INFO fields for the scores; results of an earlier run go.
+
+    Arguments as for `TableWriter`.
+    """
+
+    def __init__(
+        self, write: Callable[[str], Any], header: Sequence[str], provenance: Provenance, distance: str
+    ) -> None:
+        self._write, self._distance = write, distance
+        self._keys = [_PREFIX + name for name in ("LLR", "LLR_FORWARD", "LLR_REVERSE", "COSINE", "L2")]
+        meanings = [
+            "log p(ALT) - log p(REF), the mean of the strands asked for", "The same on the forward strand",
+            "The same on the reverse strand", "Cosine distance of mean features", "L2 distance of mean features",
+        ]  # fmt: skip
+        wanted = {"none": (), "cosine": (3,), "l2": (4,)}.get(distance, (3, 4))
+        self._chosen = [0, 1, 2, *wanted]
+        own = [
+            *((self._keys[k], "A", "Float", meanings[k]) for k in self._chosen),
+            (f"{_PREFIX}METHOD", "A", "String", "masked, unmasked_sum or causal"),
+            (f"{_PREFIX}STATUS", ".", "String", "For each ALT: scored, or why not"),
+            (f"{_PREFIX}N_BASES", "1", "Integer", "Bases of the reference window that are N or beyond the contig"),
+        ]
+        quoted = provenance.model.replace("\\", "\\\\").replace('"', '\\"')
+        lines = [line for line in header[:-1] if not line.startswith((f"##INFO=<ID={_PREFIX}", "##longscan=<"))]
+        lines += [
+            f'##INFO=<ID={key},Number={number},Type={kind},Description="{meaning}">'
+            for key, number, kind, meaning in own
+        ]
+        lines.append(
+            f'##longscan=<ID=score-variants,model="{quoted}",revision={provenance.revision},'
+            f"window={provenance.window},strand={provenance.strand}>"
+        )
+        write("\n".join([*lines, header[-1]]) + "\n")
+
+    def add(self, records: Sequence[VcfRecord], effects: Effects) -> None:
+        """Write the records, to whose ALTs ``effects`` belong in order."""
+        cells = score_cells(effects, self._distance, empty=".")
+        lines, i = [], 0
+        for record in records:
+            stop = i + len(record.alts)
+            values = []
+            if record.alts != (".",):  # without ALT a field for each ALT has no value
+                values = [
+                    f"{self._keys[k]}={','.join(row[c] for row in cells[i:stop])}" for c, k in enumerate(self._chosen)
+                ]
+                values.append(f"{_PREFIX}METHOD={','.join(method or '.' for method in effects.method[i:stop])}")
+            values.append(f"{_PREFIX}STATUS={','.join(effects.status[i:stop])}")
+            values.append(f"{_PREFIX}N_BASES={effects.n_bases[i]}")
+            fields = record.text.split("\t")
+            kept = [part for part in fields[7].split(";") if part != "." and not part.startswith(_PREFIX)]
+            fields[7] = ";".join([*kept, *values])
+            lines.append("\t".join(fields) + "\n")
+            i = stop
+        self._write("".join(lines))
