@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.pretrained import unique_parameters
+from ..core.weights_digest import weights_digest
 from .tokenizer import DNATokenizer, reverse_complement_ids
 
 Strand = Literal["forward", "reverse", "both"]
@@ -43,7 +42,7 @@ class DNAModel:
     @property
     def causal(self) -> bool:
         """Whether it predicts the next base; otherwise it fills in masked ones."""
-        return self.model.backbone.causal
+        return self.model.backbone.causal and not self.equivariant  # the other strand comes from the right
 
     @property
     def equivariant(self) -> bool:
@@ -55,6 +54,13 @@ class DNAModel:
         """The most tokens it takes at once, where it has a limit (the filters of HyenaDNA have one)."""
         limits = [getattr(block.mixer, "max_length", None) for block in self.model.backbone.blocks()]
         return min((limit for limit in limits if limit is not None), default=None)
+
+    @property
+    def carries(self) -> bool:
+        """Whether a sequence can be read in pieces with a state whose size does not depend on the bases read."""
+        mixers = [block.mixer for block in self.model.backbone.blocks()]
+        growing = any(getattr(mixer, "window", 0) is None for mixer in mixers)  # attention to everything before
+        return self.causal and self.max_length is None and not growing
 
     @property
     def d_model(self) -> int:
@@ -85,6 +91,22 @@ class DNAModel:
         with self._asked():
             return self.model(self._ids(ids)).float()
 
+    def logits_at(self, ids: Tensor | np.ndarray, rows: Tensor, positions: Tensor) -> Tensor:
+        """Return logits of chosen positions only, (count, vocabulary), float32; the head sees no other.
+
+        Args:
+            ids: (batch, length).
+            rows, positions: (count,) int64 each, on the model's device.
+
+        Raises:
+            UserError: the model has a classification head.
+        """
+        if self.model.config.head != "language_model":
+            raise UserError(f"{self.name}: has a classification head; this needs a language model")
+        with self._asked():
+            features = self.model.forward_features(self._ids(ids))[rows, positions]
+            return self.model.forward_head(features).float()
+
     def features(self, ids: Tensor | np.ndarray, strand: Strand = "forward") -> Tensor:
         """Return the hidden sequence after the final norm, (batch, length, d_model) float32, aligned with ``ids``.
 
@@ -94,20 +116,52 @@ class DNAModel:
                 flipped so that position t still belongs to base t; ``both`` the mean of the two. For an equivariant
                 model these are the two halves of its one hidden sequence.
         """
+        parts = self.strand_features(ids, strand)
+        with self._asked():
+            return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) / 2
+
+    def strand_features(self, ids: Tensor | np.ndarray, strand: Strand) -> list[Tensor]:
+        """Return what :meth:`features` takes the mean of: one hidden sequence for each strand that is read."""
         tensor = self._ids(ids)
         with self._asked():
             if self.equivariant:
                 forward, reverse = self.model.forward_features(tensor).float().chunk(2, dim=-1)
-                parts = {"forward": [forward], "reverse": [reverse.flip(-1)], "both": [forward, reverse.flip(-1)]}[
+                return {"forward": [forward], "reverse": [reverse.flip(-1)], "both": [forward, reverse.flip(-1)]}[
                     strand
                 ]
-            else:
-                parts = []
-                if strand != "reverse":
-                    parts.append(self.model.forward_features(tensor).float())
-                if strand != "forward":
-                    parts.append(self.model.forward_features(reverse_complement_ids(tensor)).float().flip(1))
-            return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) / 2
+            parts = []
+            if strand != "reverse":
+                parts.append(self.model.forward_features(tensor).float())
+            if strand != "forward":
+                parts.append(self.model.forward_features(reverse_complement_ids(tensor)).float().flip(1))
+            return parts
+
+    def next_features(self, ids: Tensor | np.ndarray, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the hidden sequence (batch, length, d_model), float32, of the next piece of sequences, and the state.
+
+        Pieces with the state carried between them equal one pass over the whole, to rounding.
+
+        Args:
+            ids: (batch, length) tokens.
+            state: what the call for the piece before returned; ``None`` begins a sequence.
+
+        Raises:
+            ValueError: the model is not :attr:`causal`.
+        """
+        with self._asked():
+            features, state = self.model.prefill_features(self._ids(ids), state)
+            return features.float(), state
+
+    def class_logits(self, ids: Tensor | np.ndarray) -> Tensor:
+        """Return logits (batch, classes), float32, of ids (batch, length) without padding.
+
+        Raises:
+            UserError: the model has no classification head.
+        """
+        if self.model.config.head != "classification":
+            raise UserError(f"{self.name}: is a language model; this needs one fine-tuned to tell classes apart")
+        with self._asked():
+            return self.model(self._ids(ids)).float()
 
     def _ids(self, ids: Tensor | np.ndarray) -> Tensor:
         tensor = torch.from_numpy(ids) if isinstance(ids, np.ndarray) else ids
@@ -120,10 +174,10 @@ class DNAModel:
             yield
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 16) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 16, required: bool = True) -> None:
     """Add the options that every command with a model shares; :func:`load_model` reads them."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", required=True, help="registered name, folder, checkpoint file or hub repository")
+    group.add_argument("--model", required=required, help="registered name, folder, checkpoint file or hub repository")
     group.add_argument("--revision", help="branch, tag or commit of a hub repository")
     group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
     group.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16 halves time and memory on a GPU")
@@ -155,16 +209,6 @@ def prepare(
     revision = weights_digest(model)
     device = torch.device(device)
     return DNAModel(model.eval().to(device), tokenizer, name, revision, device, precision)
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Return the first 12 hex digits of the SHA-256 over names, shapes and float32 values of all parameters."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(unique_parameters(model).items()):
-        values = parameter.detach().to("cpu", torch.float32).contiguous().numpy()
-        digest.update(f"{name} {tuple(values.shape)}\n".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _device(name: str) -> torch.device:

@@ -65,7 +65,14 @@ class TokenModel(nn.Module):
 
     def forward_features(self, input_ids: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Return the hidden sequence after the final norm, (batch, length, d_model)."""
-        return self.backbone(self.embed(input_ids), cu_seqlens=cu_seqlens)
+        return self.forward_embeddings(self.embed(input_ids), cu_seqlens=cu_seqlens)
+
+    def forward_embeddings(self, embeddings: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
+        """Return the hidden sequence after the final norm of (batch, length, d_model) in place of embedded ids.
+
+        So that learned vectors can stand before a sequence (soft prompts).
+        """
+        return self.backbone(embeddings, cu_seqlens=cu_seqlens)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Look up (and in training drop out) embeddings."""
@@ -90,8 +97,17 @@ class TokenModel(nn.Module):
 
     def prefill(self, input_ids: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
         """Read (batch, length) ids; return logits of every position and the state after the last."""
-        features, state = self.backbone.prefill(self.embed(input_ids), state)
+        features, state = self.prefill_features(input_ids, state)
         return self.forward_head(features), state
+
+    def prefill_features(self, input_ids: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
+        """Read (batch, length) ids; return the hidden sequence after the final norm, (batch, length, d_model), and the
+        state after the last token. Pieces with the state carried between them equal ``forward_features`` of the whole.
+
+        Raises:
+            ValueError: if a mixer is not causal.
+        """
+        return self.backbone.prefill(self.embed(input_ids), state)
 
     def step(self, input_ids: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """Read one id for each sequence, (batch,); return logits (batch, vocabulary) and the state."""

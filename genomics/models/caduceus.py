@@ -219,6 +219,11 @@ class Caduceus(TokenModel):
         self._check_one_way("prefill")
         return super().prefill(input_ids, state)
 
+    def prefill_features(self, input_ids: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
+        """See :meth:`TokenModel.prefill_features`; for the models that :meth:`init_state` serves."""
+        self._check_one_way("prefill_features")
+        return super().prefill_features(input_ids, state)
+
     def step(self, input_ids: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """See :meth:`TokenModel.step`; for the models that :meth:`init_state` serves."""
         self._check_one_way("step")
