@@ -12,83 +12,26 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from ..errors import UserError
+from .samplers import LengthBatches, ResumableSampler, SampleKey, sample_generator
 
-_SAMPLE_STREAM, _ORDER_STREAM = 1, 2
-
-
-class SampleKey(NamedTuple):
-    """What a dataset is asked for: sample ``index`` as it is to look in ``epoch``."""
-
-    epoch: int
-    index: int  # type: ignore[assignment]  # a tuple's method of that name is not needed
-
-
-def _generator(stream: int, seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Return a counter-based generator; distinct arguments give streams that never overlap.
-
-    Philox has a 128-bit key and a 256-bit counter: the key holds seed and stream, the upper half of the counter holds
-    epoch and index, and the lower half is left to count the draws.
-    """
-    key = np.array([seed % 2**64, stream], dtype=np.uint64)
-    counter = np.array([0, 0, index, epoch], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
-
-def sample_generator(seed: int, key: SampleKey) -> np.random.Generator:
-    """Return the generator of one sample's augmentation, a pure function of ``(seed, key.epoch, key.index)``."""
-    return _generator(_SAMPLE_STREAM, seed, key.epoch, key.index)
-
-
-class ResumableSampler(Sampler[SampleKey]):
-    """The share of one process in an epoch, as ``SampleKey``s, beginning at any place.
-
-    The order is a pure function of ``(seed, epoch)``. Process ``rank`` of ``world_size`` takes every ``world_size``-th
-    sample. The order is first lengthened from its beginning so that every process has the same number of samples,
-    because collectives wait for all of them; the added ones are told apart by :meth:`is_padding`.
-
-    Args:
-        length: number of samples of the dataset.
-        shuffle: a new order each epoch; otherwise the order of the dataset.
-    """
-
-    def __init__(self, length: int, *, seed: int = 0, shuffle: bool = True, rank: int = 0, world_size: int = 1) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be in [0, {world_size}), got {rank}")
-        self.length, self.seed, self.shuffle = length, seed, shuffle
-        self.rank, self.world_size = rank, world_size
-        self.epoch, self.start = 0, 0
-
-    def set_position(self, epoch: int, start: int = 0) -> None:
-        """Make the next iteration that of ``epoch``, without its first ``start`` samples of this process."""
-        self.epoch, self.start = epoch, start
-
-    def order(self, epoch: int) -> np.ndarray:
-        """Return the indices (int64) that this process sees in ``epoch``, in order."""
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = _generator(_ORDER_STREAM, self.seed, epoch, 0).permutation(self.length)
-        return np.resize(order, len(self) * self.world_size)[self.rank :: self.world_size]
-
-    def is_padding(self, position: int) -> bool:
-        """Whether the sample at ``position`` of this process repeats another one only to even out the processes."""
-        return self.rank + position * self.world_size >= self.length
-
-    def __iter__(self) -> Iterator[SampleKey]:
-        epoch = self.epoch
-        for index in self.order(epoch)[self.start :].tolist():
-            yield SampleKey(epoch, index)
-
-    def __len__(self) -> int:
-        """Number of samples of a whole epoch for this process, wherever the iteration begins."""
-        return -(-self.length // self.world_size)
+__all__ = [
+    "EvaluationLoader",
+    "LengthBatches",
+    "ResumableDataModule",
+    "ResumableLoader",
+    "ResumableSampler",
+    "SampleKey",
+    "TrainPosition",
+    "sample_generator",
+]
 
 
 @dataclass
@@ -149,15 +92,23 @@ class ResumableLoader:
 
 
 class EvaluationLoader:
-    """All samples once, in order; with several processes, repeated samples carry ``batch["padding"]`` True."""
+    """All samples once, in order (of ``LengthBatches``, where the loader has them); with several processes, repeated
+    samples carry ``batch["padding"]`` True."""
 
-    def __init__(self, loader: DataLoader, sampler: ResumableSampler) -> None:
+    def __init__(self, loader: DataLoader, sampler: ResumableSampler | LengthBatches) -> None:
         self.loader, self._sampler = loader, sampler
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
+        if isinstance(self._sampler, LengthBatches):
+            for number, batch in enumerate(self.loader):
+                if self._sampler.world_size > 1:
+                    rows = len(batch["input_ids"])
+                    batch["padding"] = torch.full((rows,), self._sampler.is_padding(number))
+                yield batch
+            return
         position = 0
         assert self.loader.batch_size is not None
         for batch in self.loader:
@@ -211,6 +162,15 @@ class ResumableDataModule(pl.LightningDataModule):
     def collate(self, samples: list[Any]) -> dict[str, Any]:
         """Make a batch dict of a list of samples; runs in the loader processes."""
         raise NotImplementedError(f"{type(self).__name__} must implement collate(samples)")
+
+    def evaluation_lengths(self, dataset: Any) -> np.ndarray | None:
+        """Return the length of each sample of an evaluation set whose batches are to hold samples of one length each,
+        None (the default) where they follow the order of the dataset.
+
+        For models whose result for a sample depends on how far it is padded. ``collate`` should then give ``"index"``,
+        by which predictions are put back in order.
+        """
+        return None
 
     def set_stage(self, seqlen: int, batch_size: int) -> None:
         """Train from the next epoch on with samples of ``seqlen`` tokens in batches of ``batch_size``.
@@ -272,19 +232,35 @@ class ResumableDataModule(pl.LightningDataModule):
         return [] if self.test_set is None else list(_named(self.test_set, "test"))
 
     def _evaluation_loader(self, dataset: Any) -> EvaluationLoader:
-        sampler = self._sampler(dataset, shuffle=False)
-        return EvaluationLoader(self._loader(dataset, sampler, self.eval_batch_size, persistent=False), sampler)
+        lengths = self.evaluation_lengths(dataset)
+        if lengths is None:
+            sampler = self._sampler(dataset, shuffle=False)
+            return EvaluationLoader(self._loader(dataset, sampler, self.eval_batch_size, persistent=False), sampler)
+        rank, world_size = self._place()
+        batches = LengthBatches(lengths, self.eval_batch_size, rank=rank, world_size=world_size)
+        return EvaluationLoader(self._loader(dataset, batches, None, persistent=False), batches)
+
+    def _place(self) -> tuple[int, int]:
+        """Return the rank of this process, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _sampler(self, dataset: Any, *, shuffle: bool) -> ResumableSampler:
-        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        rank, world_size = self._place()
         return ResumableSampler(len(dataset), seed=self.seed, shuffle=shuffle, rank=rank, world_size=world_size)
 
-    def _loader(self, dataset: Any, sampler: ResumableSampler, batch_size: int, *, persistent: bool) -> DataLoader:
+    def _loader(
+        self,
+        dataset: Any,
+        sampler: ResumableSampler | LengthBatches,
+        batch_size: int | None,
+        *,
+        persistent: bool,
+    ) -> DataLoader:
         device = None if self.trainer is None else self.trainer.strategy.root_device
+        how: Any = {"batch_sampler": sampler} if batch_size is None else {"batch_size": batch_size, "sampler": sampler}
         return DataLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=sampler,
+            **how,
             num_workers=self.num_workers,
             collate_fn=self.collate,
             persistent_workers=persistent and self.num_workers > 0,

@@ -79,7 +79,7 @@ class ClassificationMetrics:
         self.name = name
         self.num_classes: int | None = None
         self.confusion: Tensor | None = None
-        self._loss = _MeanLoss()
+        self._loss = MeanLoss()
         self._metrics: MetricCollection | None = None
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
@@ -141,7 +141,9 @@ def _collection(num_classes: int) -> MetricCollection:
     )
 
 
-class _MeanLoss(Metric):
+class MeanLoss(Metric):
+    """The mean of losses that come in batches."""
+
     full_state_update = False
     total: Tensor
     count: Tensor

@@ -10,60 +10,29 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from ...core.errors import UserError
-from ...core.training.data import ResumableDataModule, SampleKey, sample_generator
+from ...core.training.data import ResumableDataModule
+from ...core.training.folds import check_folds, stratified_folds
 from ..datasets import DATASETS, dataset_path
-from ..tokenizer import DNATokenizer, reverse_complement_ids
+from ..tokenizer import DNATokenizer
 from .files import known_names
-from .tables import SequenceTable, is_fasta, read_fasta_table, read_table
+from .hold_out import chosen_rows
+from .samples import SequenceDataset
+from .tables import Records, is_fasta, read_fasta_table, read_table
+from .target_columns import TargetKind, TargetReader, is_integer, sorted_labels, target_reader
 
 logger = logging.getLogger(__name__)
 
 _TABLE_NAME = re.compile(r"(?P<name>(train|val|test|test_\w+))\.(tsv|csv)(\.gz)?", re.ASCII)
 
 
-class SequenceDataset(Dataset):
-    """Rows of a table as classification samples.
-
-    Asked for a `SampleKey` (or an index, which is epoch 0), it gives ``{"symbols": uint8 ids without special tokens}``
-    with ``"label"`` (class index) where there are targets, and ``"name"`` and ``"index"`` (row) where ``named``.
-    """
-
-    def __init__(
-        self,
-        table: SequenceTable,
-        targets: np.ndarray | None,
-        *,
-        rc_augment: float = 0.0,
-        named: bool = False,
-        seed: int = 0,
-    ) -> None:
-        self.table, self.targets = table, targets
-        self.rc_augment, self.named, self.seed = rc_augment, named, seed
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
-        key = key if isinstance(key, SampleKey) else SampleKey(0, key)
-        symbols = self.table[key.index]
-        if self.rc_augment and sample_generator(self.seed, key).random() < self.rc_augment:
-            symbols = reverse_complement_ids(symbols)
-        sample: dict[str, Any] = {"symbols": symbols}
-        if self.targets is not None:
-            sample["label"] = int(self.targets[key.index])
-        if self.named:
-            sample |= {"name": str(self.table.names[key.index]), "index": key.index}
-        return sample
-
-
 class SequenceTableDataModule(ResumableDataModule):
-    """Labelled sequences from TSV or CSV tables.
+    """Sequences with a class, several labels or numbers to predict, from TSV or CSV tables.
 
-    A batch is ``{"input_ids": int64 (batch, length), "mask": bool (batch, length), "labels": int64 (batch,)}``; in
-    prediction it also has ``"name"`` (list of str) and ``"index"`` (int64, row), and labels only if the file has them.
+    A batch is ``{"input_ids": int64 (batch, length), "mask": bool (batch, length), "labels": int64 (batch,)}``, for
+    several labels and for numbers ``"labels"`` is float32 (batch, targets); in prediction it also has ``"name"`` (list
+    of str) and ``"index"`` (int64, row), and labels only if the file has them.
 
     The tables are given by ``dataset`` (a packaged one), by ``folder`` (files named train, val, test and
     ``test_<name>``, with .tsv or .csv, and .gz if need be), or one by one; a file given by name goes before the
@@ -79,19 +48,28 @@ class SequenceTableDataModule(ResumableDataModule):
         extra_tests: name to file of further test sets.
         predict_file: table, labelled or not, or FASTA file.
         sequence_column: name of the sequence column.
-        label_column: name of the label column.
+        label_column: name of the column with the class, the labels or the number to predict.
+        target: what is predicted: one ``"class"``; any number of ``"labels"``, listed in the label column with ``;`` or
+            ``,`` between them and ``.`` for none; or ``"values"``, numbers.
+        label_columns: several columns in place of one: 0 or 1 for each of the labels, or numbers.
         name_column: name of the column with record names; ``name`` or ``id`` where None and there is one, otherwise
             records are named by their number.
-        class_names: names of the classes in the order of their indices. Labels in the files are these names, or, if no
-            name is a number, indices 0, 1, … Where None: the sorted labels of the training file (numbers as numbers).
+        class_names: names of the classes (or labels, or targets) in the order of their indices. Classes in the files
+            are these names, or, if no name is a number, indices 0, 1, … Where None: the sorted classes of the training
+            file (numbers as numbers).
         tokenizer: how characters become ids; upper-cased with IUPAC codes as N where None.
         max_length: the most tokens per sequence, special tokens included.
         long_sequences: what becomes of longer ones: ``"error"``, their ``"first"`` bases, or their ``"center"``.
         padding: pad a batch to its ``"longest"`` sequence or to ``"max_length"``.
+        length_buckets: put only sequences of one length into a batch of evaluation or prediction, so that what is said
+            of a record does not depend on how far its neighbours pad it (mixers read padding).
         rc_augment: show the reverse complement of training sequences with probability 0.5. Wrong where the class
             depends on the strand, as it does for splice sites.
         val_fraction: share of the training rows held out where there is no validation file.
         limit_train: use only this many training rows, the first of an order shuffled by ``seed``.
+        folds: cross-validation: the training rows (those that ``limit_train`` leaves) are dealt out to so many folds,
+            class by class, by ``seed``; ``fold`` is validated on in place of any validation file.
+        fold: which of them, from 0.
         batch_size: samples per step and process in training.
         eval_batch_size: samples per batch in evaluation; ``batch_size`` where None.
         num_workers: loader processes.
@@ -121,6 +99,11 @@ class SequenceTableDataModule(ResumableDataModule):
         rc_augment: bool = False,
         val_fraction: float = 0.1,
         limit_train: int | None = None,
+        target: TargetKind = "class",
+        label_columns: list[str] | None = None,
+        length_buckets: bool = True,
+        folds: int | None = None,
+        fold: int = 0,
         *,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -132,6 +115,9 @@ class SequenceTableDataModule(ResumableDataModule):
         self.sequence_column, self.label_column, self.name_column = sequence_column, label_column, name_column
         self.max_length, self.long_sequences, self.padding = max_length, long_sequences, padding
         self.rc_augment, self.val_fraction, self.limit_train = rc_augment, val_fraction, limit_train
+        self.target, self.label_columns, self.length_buckets = target, label_columns, length_buckets
+        self.folds, self.fold = folds, fold
+        check_folds(folds, fold)
         self._check(dataset, folder)
         self._meta_classes: list[str] | None = None
         self.files: dict[str, str] = {}
@@ -149,6 +135,14 @@ class SequenceTableDataModule(ResumableDataModule):
         if not self.files:
             raise UserError("no data: give dataset, folder, train_file, test_file or predict_file")
         self._given_classes = class_names if class_names is not None else self._meta_classes
+        if self._given_classes is None and target != "class":
+            self._given_classes = label_columns or ([label_column] if target == "values" else None)
+        elif class_names is not None and target != "class":
+            columns = len(label_columns) if label_columns else 1 if target == "values" else len(class_names)
+            if len(class_names) != columns:
+                raise UserError(
+                    f"class_names has {len(class_names)} name(s) for {columns} column(s); give one for each"
+                )
         if self._given_classes is not None and len(set(self._given_classes)) < len(self._given_classes):
             raise UserError("class_names: a name occurs twice; every class needs its own")
         self._class_names: list[str] | None = None
@@ -160,6 +154,10 @@ class SequenceTableDataModule(ResumableDataModule):
             raise UserError("dataset and folder exclude each other; give one")
         if dataset is not None and dataset not in tasks:
             raise UserError(f"unknown dataset {dataset!r} ({known_names(dataset, tasks)})")
+        if self.target not in ("class", "labels", "values"):
+            raise UserError(f"target={self.target!r} is not 'class', 'labels' or 'values'")
+        if self.label_columns is not None and (self.target == "class" or not self.label_columns):
+            raise UserError("label_columns are for target 'labels' or 'values', at least one; use label_column")
         if self.long_sequences not in ("error", "first", "center"):
             raise UserError(f"long_sequences={self.long_sequences!r} is not 'error', 'first' or 'center'")
         if self.padding not in ("longest", "max_length"):
@@ -220,27 +218,40 @@ class SequenceTableDataModule(ResumableDataModule):
         symbols = [self._fit_length(sample["symbols"]) for sample in samples]
         batch: dict[str, Any] = dict(self.tokenizer.pad(symbols, self.max_length, padding=self.padding))
         if "label" in samples[0]:
-            batch["labels"] = torch.tensor([sample["label"] for sample in samples], dtype=torch.int64)
+            labels = torch.from_numpy(np.stack([sample["label"] for sample in samples]))
+            batch["labels"] = labels.long() if self.target == "class" else labels.float()
         if "name" in samples[0]:
             batch["name"] = [sample["name"] for sample in samples]
             batch["index"] = torch.tensor([sample["index"] for sample in samples], dtype=torch.int64)
         return batch
 
+    def evaluation_lengths(self, dataset: SequenceDataset) -> np.ndarray | None:
+        """Return the length that each record has in a batch, None where batches may mix lengths."""
+        if not self.length_buckets or self.padding == "max_length":
+            return None
+        lengths = dataset.table.lengths
+        return lengths if self.max_length is None else np.minimum(lengths, self._room())
+
     # Tables
 
-    def _train_table(self) -> SequenceTable | None:
+    def _train_table(self) -> Records | None:
         return self._read("train") if "train" in self.files else None
 
-    def _read(self, name: str, *, label_required: bool = True) -> SequenceTable:
+    def _read(self, name: str, *, label_required: bool = True) -> Records:
         table = read_table(
             self.files[name],
             self.tokenizer,
             sequence_column=self.sequence_column,
-            label_column=self.label_column,
+            label_column=self.label_column if self.target == "class" else None,
             label_required=label_required,
             name_column=self.name_column,
+            targets=self._target_reader(self.label_column),
         )
         return self._length_checked(table)
+
+    def _target_reader(self, column: str) -> TargetReader | None:
+        """What reads the targets of this module's kind; None for classes, which are read as text."""
+        return target_reader(self.target, column, self.label_columns, self._class_names or self._given_classes)
 
     def _labelled(self, name: str) -> SequenceDataset:
         table = self._read(name)
@@ -253,16 +264,23 @@ class SequenceTableDataModule(ResumableDataModule):
         else:
             table = self._read("predict", label_required=False)
         # Where the classes are unknown, labels are carried through as text only (``predict_set.table.labels``).
-        targets = None if table.labels is None or self._class_names is None else self._targets(table)
+        known = table.labels is not None and self._class_names is not None
+        targets = self._targets(table) if known else table.targets
         return SequenceDataset(table, targets, named=True, seed=self.seed)
 
-    def _set_train_and_val(self, train: SequenceTable) -> None:
+    def _set_train_and_val(self, train: Records) -> None:
         targets = self._targets(train)
         rows = np.arange(len(train))
-        if "val" in self.files:
+        if self.folds is not None:
+            rows = self._limited(rows)
+            fold_of = stratified_folds(targets[rows], self.folds, self.seed, self._class_names)
+            held = rows[fold_of == self.fold]
+            self.val_set = SequenceDataset(train.select(held), targets[held], seed=self.seed)
+            rows = rows[fold_of != self.fold]
+        elif "val" in self.files:
             self.val_set = self._labelled("val")
         else:
-            held_out = _stratified(targets, self.val_fraction, self.seed)
+            held_out = chosen_rows(targets, self.val_fraction, self.seed)
             if not held_out.any() or held_out.all():
                 raise UserError(
                     f"{train.path}: {len(train)} rows are too few to hold out {self.val_fraction:g} of them for "
@@ -271,17 +289,23 @@ class SequenceTableDataModule(ResumableDataModule):
             self.val_set = SequenceDataset(train.select(rows[held_out]), targets[held_out], seed=self.seed)
             rows = rows[~held_out]
             logger.info(
-                "no validation file: %d of the %d rows of %s are held out for validation, class by class (seed %d)",
-                *(held_out.sum(), len(train), train.path, self.seed),
+                "no validation file: %d of the %d rows of %s are held out for validation%s (seed %d)",
+                *(held_out.sum(), len(train), train.path),
+                *(", class by class" if targets.ndim == 1 else "", self.seed),
             )
-        if self.limit_train is not None:
-            rows = np.random.default_rng(self.seed).permutation(rows)[: self.limit_train]
+        if self.folds is None:
+            rows = self._limited(rows)
         self.train_set = SequenceDataset(
             train if len(rows) == len(train) else train.select(rows),
             targets if len(rows) == len(train) else targets[rows],
             rc_augment=0.5 if self.rc_augment else 0.0,
             seed=self.seed,
         )
+
+    def _limited(self, rows: np.ndarray) -> np.ndarray:
+        if self.limit_train is None:
+            return rows
+        return np.random.default_rng(self.seed).permutation(rows)[: self.limit_train]
 
     # Lengths
 
@@ -290,7 +314,7 @@ class SequenceTableDataModule(ResumableDataModule):
         assert self.max_length is not None
         return self.max_length - len(self.tokenizer.prefix) - len(self.tokenizer.suffix)
 
-    def _length_checked(self, table: SequenceTable) -> SequenceTable:
+    def _length_checked(self, table: Records) -> Records:
         if self.max_length is not None and self.long_sequences == "error":
             long = np.flatnonzero(table.lengths > self._room())
             if len(long):
@@ -309,26 +333,30 @@ class SequenceTableDataModule(ResumableDataModule):
 
     # Classes
 
-    def _set_classes(self, train: SequenceTable | None, *, required: bool) -> None:
+    def _set_classes(self, train: Records | None, *, required: bool) -> None:
         if self._class_names is not None:
             return
         names = self._given_classes
+        if names is None and train is not None and train.target_names is not None:
+            names = list(train.target_names)
         if names is None:
             if train is None or train.labels is None:
                 if not required:
                     return
                 raise UserError("the classes are unknown without training data; give train_file or class_names")
-            names = _sorted_labels(train.labels)
-        if len(names) < 2:
+            names = sorted_labels([str(label) for label in np.unique(train.labels)])
+        if len(names) < 2 and self.target == "class":
             only = f"{self.files['train']}: " if "train" in self.files else ""
             raise UserError(f"{only}only one class, {names[0]!r}; classification needs at least two")
         self._class_of = {name: index for index, name in enumerate(names)}
-        if self._given_classes is not None and not any(_is_integer(name) for name in names):
+        if self._given_classes is not None and not any(is_integer(name) for name in names):
             self._class_of |= {str(index): index for index in range(len(names))}
         self._class_names = list(names)
 
-    def _targets(self, table: SequenceTable) -> np.ndarray:
-        """Class index (int64) of every row."""
+    def _targets(self, table: Records) -> np.ndarray:
+        """Class index (int64) of every row, or its targets (rows, targets)."""
+        if table.targets is not None:
+            return table.targets
         assert table.labels is not None
         values, inverse = np.unique(table.labels, return_inverse=True)
         for value in values:
@@ -361,25 +389,3 @@ def _folder_files(folder: Path) -> dict[str, str]:
     if not files:
         raise UserError(f"{folder}: has no table named train, val or test with .tsv or .csv (.gz may follow)")
     return files
-
-
-def _is_integer(text: str) -> bool:
-    return re.fullmatch(r"[+-]?[0-9]+", text) is not None
-
-
-def _sorted_labels(labels: np.ndarray) -> list[str]:
-    """Distinct labels in order; as numbers if all are integers, otherwise as text."""
-    values = [str(value) for value in np.unique(labels)]
-    if all(_is_integer(value) for value in values):
-        return sorted(values, key=int)
-    return sorted(values)
-
-
-def _stratified(targets: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A bool mask with ``fraction`` of every class, rounded, chosen by ``seed``; never the whole of a class."""
-    generator = np.random.default_rng(seed)
-    chosen = np.zeros(len(targets), dtype=bool)
-    for target in np.unique(targets):
-        rows = generator.permutation(np.flatnonzero(targets == target))
-        chosen[rows[: min(max(round(fraction * len(rows)), 1), len(rows) - 1)]] = True
-    return chosen

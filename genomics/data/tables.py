@@ -7,19 +7,60 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ...core.errors import UserError
 from ..tokenizer import DNATokenizer
 from .files import open_binary, open_text
+from .target_columns import TargetReader, is_integer
 
 _DELIMITERS = {".tsv": "\t", ".txt": "\t", ".tab": "\t", ".csv": ","}
 _NAME_COLUMNS = ("name", "id")
 _FASTA_NAME = re.compile(r"\.(fa|fasta|fna|ffn)(\.b?gz)?$", re.IGNORECASE)
+
+
+class Records(Protocol):
+    """What a data module reads sequences from: a `SequenceTable`, or intervals that are fetched when asked for."""
+
+    @property
+    def path(self) -> str:
+        """The file or folder, for messages."""
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Class of each record as text (object), None where there are none."""
+
+    @property
+    def targets(self) -> np.ndarray | None:
+        """Numbers to predict, (records, targets), None where there are none."""
+
+    @property
+    def target_names(self) -> tuple[str, ...] | None:
+        """Names of the columns of ``targets``."""
+
+    @property
+    def names(self) -> np.ndarray:
+        """Name of each record (object)."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64, characters per sequence."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Ids of sequence ``index``, uint8, without special tokens."""
+
+    def where(self, index: int) -> str:
+        """The place of a record, for errors."""
+
+    def select(self, index: np.ndarray) -> Records:
+        """The records at ``index``, in that order."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +74,8 @@ class SequenceTable:
         labels: the label column as text, or None where it was not asked for or is absent.
         names: the name column, else FASTA names, else row numbers from 1.
         lines: int64, line of the file on which each record begins.
+        targets: numbers to predict, uint8 or float32 (records, targets), or None.
+        target_names: names of their columns.
     """
 
     path: str
@@ -41,6 +84,8 @@ class SequenceTable:
     labels: np.ndarray | None
     names: np.ndarray
     lines: np.ndarray
+    targets: np.ndarray | None = None
+    target_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -63,8 +108,15 @@ class SequenceTable:
         parts = [self[i] for i in index]
         offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         symbols = np.concatenate(parts) if parts else self.symbols[:0]
-        labels = None if self.labels is None else self.labels[index]
-        return SequenceTable(self.path, symbols, offsets, labels, self.names[index], self.lines[index])
+        return replace(
+            self,
+            symbols=symbols,
+            offsets=offsets,
+            labels=None if self.labels is None else self.labels[index],
+            names=self.names[index],
+            lines=self.lines[index],
+            targets=None if self.targets is None else self.targets[index],
+        )
 
 
 def read_table(
@@ -75,19 +127,21 @@ def read_table(
     label_column: str | None = "label",
     label_required: bool = True,
     name_column: str | None = None,
+    targets: TargetReader | None = None,
 ) -> SequenceTable:
     """Read a table with a header line, plain or gzip; the extension says how columns are separated (.tsv, .txt and
     .tab by tabs, .csv by commas with the usual quoting).
 
     Args:
-        label_column: None reads no labels; with ``label_required=False`` the column may be absent.
+        label_column: class of the record; None reads none; with ``label_required=False`` the column may be absent.
+        targets: reads further columns as numbers; with ``label_required=False`` they may be absent.
         name_column: names of the records; a column ``name`` or ``id`` where None and there is one.
 
     Raises:
         UserError: with file and line: unknown extension, missing column, no row, a row with another number of columns
             than the header, an empty sequence or label, an illegal character, a truncated gzip file.
     """
-    delimiter = _delimiter(path)
+    delimiter = delimiter_of(path)
     parts: list[np.ndarray] = []
     labels: list[str] = []
     names: list[str] = []
@@ -107,6 +161,9 @@ def read_table(
                 name_at = _column(header, name_column, path, "name_column")
             else:
                 name_at = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
+            if targets is not None and not label_required and not set(targets.columns) & set(header):
+                targets = None
+            places = [_column(header, name, path, "label_column") for name in (targets.columns if targets else ())]
             line = rows.line_num + 1
             for row in rows:
                 where, line, first = f"{path}:{line}", rows.line_num + 1, line
@@ -123,23 +180,37 @@ def read_table(
                     if not row[label_at]:
                         raise UserError(f"{where}: the label is empty; fill in column {label_column!r} or remove it")
                     labels.append(row[label_at])
+                if targets is not None:
+                    targets.add([row[place] for place in places], where)
                 names.append(str(len(parts)) if name_at is None else row[name_at])
                 lines.append(first)
         except csv.Error as error:
             raise UserError(f"{path}:{rows.line_num}: cannot be read as a table ({error}); correct it") from error
     if not parts:
         raise UserError(f"{path}: has a header but no row; is it the right file?")
-    return _table(path, parts, labels if label_at is not None else None, names, lines)
+    table = make_table(path, parts, labels if label_at is not None else None, names, lines)
+    if targets is None:
+        return table
+    try:
+        numbers = targets.finish()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return replace(table, targets=numbers, target_names=targets.names)
 
 
-def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer) -> SequenceTable:
-    """Read every record of a FASTA file, plain or gzip, as an unlabelled table; lines may have any length.
+def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer, *, labelled: bool = False) -> SequenceTable:
+    """Read every record of a FASTA file, plain or gzip; lines may have any length.
+
+    Args:
+        labelled: headers are ``>name|label``, the label being the integer after the last ``|``, as in the Nucleotide
+            Transformer tasks; otherwise the name is the header's first word and there are no labels.
 
     Raises:
-        UserError: not FASTA, a record without a name or a sequence, an illegal character.
+        UserError: not FASTA, a record without a name, a sequence or (where ``labelled``) a label, an illegal character.
     """
     parts: list[np.ndarray] = []
     names: list[str] = []
+    labels: list[str] = []
     lines: list[int] = []
     pieces: list[bytes] = []
 
@@ -157,10 +228,19 @@ def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer) -> S
         for number, line in enumerate(stream, start=1):
             if line.startswith(b">"):
                 finish()
-                words = line[1:].decode("utf-8", errors="replace").split(maxsplit=1)
-                if not words:
+                header = line[1:].decode("utf-8", errors="replace").strip()
+                if not header:
                     raise UserError(f"{path}:{number}: a record without a name; write one after '>'")
-                names.append(words[0])
+                if labelled:
+                    header, _, label = header.rpartition("|")
+                    if not header or not is_integer(label.strip()):
+                        found = line[1:].decode("utf-8", errors="replace").strip()
+                        raise UserError(
+                            f"{path}:{number}: record {found!r} has no label; its header must be '>name|label' with an "
+                            f"integer label"
+                        )
+                    labels.append(label.strip())
+                names.append(header.strip() if labelled else header.split(maxsplit=1)[0])
                 lines.append(number)
             elif names:
                 pieces.append(line.strip())
@@ -169,7 +249,7 @@ def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer) -> S
     finish()
     if not parts:
         raise UserError(f"{path}: holds no FASTA record; is it the right file?")
-    return _table(path, parts, None, names, lines)
+    return make_table(path, parts, labels if labelled else None, names, lines)
 
 
 def is_fasta(path: str | os.PathLike[str]) -> bool:
@@ -178,13 +258,14 @@ def is_fasta(path: str | os.PathLike[str]) -> bool:
         return stream.read(1) == b">" or _FASTA_NAME.search(str(path)) is not None
 
 
-def _table(
+def make_table(
     path: str | os.PathLike[str],
-    parts: list[np.ndarray],
-    labels: list[str] | None,
-    names: list[str],
-    lines: list[int],
+    parts: Sequence[np.ndarray],
+    labels: Sequence[str] | None,
+    names: Sequence[str],
+    lines: Sequence[int],
 ) -> SequenceTable:
+    """Join encoded sequences to one table; all arguments but ``path`` have one entry for each record."""
     offsets = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
     return SequenceTable(
         str(path),
@@ -196,7 +277,12 @@ def _table(
     )
 
 
-def _delimiter(path: str | os.PathLike[str]) -> str:
+def delimiter_of(path: str | os.PathLike[str]) -> str:
+    """What separates the columns of a table, by its extension.
+
+    Raises:
+        UserError: an extension that does not say.
+    """
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else "".join(suffixes[-1:])
     if suffix not in _DELIMITERS:

@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ...errors import UserError, nearest
@@ -113,6 +113,7 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, monitor: str = "val/loss", mode: str = "min", folder: str | None = None) -> None:
         if mode not in ("min", "max"):
             raise UserError(f"checkpoint.mode must be min or max, got {mode!r}")
+        _refuse_test_metric("checkpoint.monitor", monitor)
         super().__init__(
             dirpath=folder,
             filename="best",
@@ -130,6 +131,8 @@ class BestCheckpoint(ModelCheckpoint):
             self.folder = os.path.join(trainer.default_root_dir, "checkpoints")
             self.dirpath = os.path.realpath(self.folder)
         assert self.dirpath is not None
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            _refuse_test_metric(f"{type(callback).__name__}: monitor", str(getattr(callback, "monitor", None)))
         # Lightning warns of a folder that is not empty; a run that resumes has its own checkpoints there.
         Path(self.dirpath).mkdir(parents=True, exist_ok=True)
         super().setup(trainer, pl_module, stage)
@@ -138,6 +141,10 @@ class BestCheckpoint(ModelCheckpoint):
         # Now, and not after the first epoch.
         if str(self.monitor).startswith("val/") and trainer.callback_metrics:
             self._check_monitor(trainer.callback_metrics)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = getattr(callback, "monitor", None)
+            if isinstance(callback, EarlyStopping) and str(monitor).startswith("val/") and trainer.callback_metrics:
+                self._check_monitor(trainer.callback_metrics, monitor, "EarlyStopping: monitor")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -169,16 +176,28 @@ class BestCheckpoint(ModelCheckpoint):
             state_dict = moved | {"best_k_models": best}
         super().load_state_dict(state_dict)
 
-    def _check_monitor(self, metrics: Mapping[str, torch.Tensor]) -> None:
-        if self.monitor not in metrics:
+    def _check_monitor(
+        self, metrics: Mapping[str, torch.Tensor], monitor: str | None = None, option: str = "checkpoint.monitor"
+    ) -> None:
+        monitor = monitor or str(self.monitor)
+        if monitor not in metrics:
             known = [name for name in metrics if name not in ("epoch", "step")]
-            raise UserError(
-                f"checkpoint.monitor: no metric is called {self.monitor!r}; {nearest(str(self.monitor), known)}"
-            )
+            raise UserError(f"{option}: no metric is called {monitor!r}; {nearest(monitor, known)}")
 
     def _save_topk_checkpoint(self, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]) -> None:
         self._check_monitor(monitor_candidates)
         super()._save_topk_checkpoint(trainer, monitor_candidates)
+
+
+def _refuse_test_metric(option: str, monitor: str) -> None:
+    """Training is never steered by the test set: a result chosen by it says nothing of new data.
+
+    Raises:
+        UserError: a metric of the test set.
+    """
+    if monitor == "test" or monitor.startswith("test/"):
+        other = monitor.replace("test", "val", 1)
+        raise UserError(f"{option} {monitor!r}: a model is not chosen or stopped by the test set; take {other!r}")
 
 
 def in_mid_step(trainer: pl.Trainer) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -14,6 +15,7 @@ from .checkpoint import BestCheckpoint
 class ExportModel(Callback):
     """At the end of ``fit``, write the best checkpoint's model to ``model/`` in the folder of the run.
 
+    Of a model with adapters (``finetuning.lora``) that are not to be merged, the adapters go to ``adapter/`` instead.
     Does nothing for a model without ``model_config()``.
     """
 
@@ -22,12 +24,20 @@ class ExportModel(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        from ...adapters import write_adapter
+        from ...checkpoint_files import load_torch_file
         from ...pretrained import from_pretrained, save_pretrained
 
         if not hasattr(pl_module.model, "model_config"):
             return
         best = next((c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), "")
-        if best:
+        record = getattr(pl_module.model, "lora_record", None)
+        if best and record is not None and not record["merge"]:
+            state = load_torch_file(Path(best))["state_dict"]
+            tensors = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+            described: dict[str, Any] = pl_module.model.model_config()  # type: ignore[operator]
+            self.written = [str(write_adapter(tensors, record, described, Path(trainer.default_root_dir) / "adapter"))]
+        elif best:
             folder = Path(trainer.default_root_dir) / "model"
             save_pretrained(from_pretrained(Path(best)), folder)
             self.written = [str(folder)]

@@ -16,7 +16,8 @@ from ...files import replacing
 class PredictionTable(Callback):
     """Write the task's ``prediction_columns`` and ``prediction_rows`` to ``path``, batch by batch.
 
-    The file takes its name when all is written; until then an earlier one stays.
+    Rows are in the order of the samples: where batches carry ``"index"`` (the number of each sample), rows wait until
+    those before them are written. The file takes its name when all is written; until then an earlier one stays.
     """
 
     def __init__(self, path: str) -> None:
@@ -24,6 +25,8 @@ class PredictionTable(Callback):
         self.written: list[str] = []
         self._stack = contextlib.ExitStack()
         self._file: TextIO | None = None
+        self._waiting: dict[int, Sequence[Any]] = {}
+        self._next = 0
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.world_size > 1:
@@ -31,6 +34,7 @@ class PredictionTable(Callback):
         columns = pl_module.prediction_columns()
         temporary = self._stack.enter_context(replacing(self.path))
         self._file = self._stack.enter_context(temporary.open("w"))
+        self._waiting, self._next = {}, 0
         self._write([columns])
 
     def on_predict_batch_end(
@@ -42,7 +46,14 @@ class PredictionTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._write(list(pl_module.prediction_rows(outputs, batch)))
+        rows = list(pl_module.prediction_rows(outputs, batch))
+        if "index" not in batch:
+            self._write(rows)
+            return
+        self._waiting |= zip(batch["index"].tolist(), rows, strict=True)
+        while self._next in self._waiting:
+            self._write([self._waiting.pop(self._next)])
+            self._next += 1
 
     def _write(self, rows: Sequence[Sequence[Any]]) -> None:
         assert self._file is not None
@@ -54,6 +65,8 @@ class PredictionTable(Callback):
             self._file.write("\t".join(cells) + "\n")
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # With limit_predict_batches there are gaps.
+        self._write([self._waiting[index] for index in sorted(self._waiting)])
         self._stack.close()
         self.written = [self.path]
 

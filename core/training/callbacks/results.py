@@ -19,7 +19,8 @@ from .throughput import Throughput, peak_memory_bytes
 class ResultTable(Callback):
     """Print metrics and the paths that were written, and write ``metrics.json``.
 
-    The JSON has ``verb``, ``metrics`` (by name), ``parameters`` (number), ``seconds``, ``peak_memory_bytes``, and for
+    The JSON has ``verb``, ``metrics`` (by name), ``parameters`` (number), ``seconds``, ``peak_memory_bytes``, where the
+    task measures several labels or targets ``per_target`` (metric to target to value, not printed), and for
     ``fit`` also ``epochs``, ``steps``, ``tokens_per_second`` and ``best`` (``monitor``, ``value``, and ``checkpoint``
     relative to the folder).
     """
@@ -49,6 +50,11 @@ class ResultTable(Callback):
             "seconds": round(time.perf_counter() - self._begun, 3),
             "peak_memory_bytes": peak_memory_bytes(pl_module.device),
         }
+        if per_target := getattr(pl_module, "per_target", None):
+            result["per_target"] = {
+                metric: {target: _number(value) for target, value in values.items()}
+                for metric, values in per_target.items()
+            }
         if stage != "fit":
             return result
         result["epochs"], result["steps"] = trainer.current_epoch, trainer.global_step
