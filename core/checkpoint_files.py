@@ -90,7 +90,12 @@ def load_torch_file(path: Path, map_location: str = "cpu") -> Any:
         raise UserError(f"{path}: is cut short or damaged ({first}); fetch it again") from error
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -132,7 +137,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors |= _read_weights(path.parent / shard)[0]
         return tensors, {}
     if path.suffix == ".safetensors":
-        return _load_safetensors(path), {}
+        return load_tensors(path), {}
     data = load_torch_file(path)
     extra: dict[str, Any] = {}
     if isinstance(data, dict):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .adapters import ADAPTER_FILE, merge_lora, read_adapter
 from .checkpoint_files import SUFFIXES, Checkpoint, read_checkpoint, read_json
 from .errors import UserError, nearest
 from .files import replacing
@@ -135,7 +136,8 @@ def from_pretrained(
     """Load a model with its weights, in evaluation mode.
 
     Args:
-        name_or_path: a registered name, a local folder or file, or a hub repository id.
+        name_or_path: a registered name, a local folder or file, or a hub repository id. A folder of adapters, or a
+            training checkpoint with adapters, gives the plain model with the adapters merged in.
         format: forces a format; by default it is recognised by key names and ``config.json``.
         config: the published configuration (mapping or JSON file) of a checkpoint that carries none.
         revision: branch, tag or commit of a hub repository.
@@ -148,7 +150,8 @@ def from_pretrained(
         UserError: for an unknown name, an unreadable or unrecognised checkpoint, or weights that do not fit.
     """
     path = _locate(name_or_path, revision, local_files_only)
-    checkpoint = read_checkpoint(path)
+    adapted = (path / ADAPTER_FILE).is_file()
+    checkpoint = read_adapter(path, local_files_only=local_files_only) if adapted else read_checkpoint(path)
     if config is not None:
         checkpoint.config = read_json(Path(config)) if isinstance(config, str | Path) else dict(config)
     if format in (None, "longscan"):
@@ -255,6 +258,7 @@ def _load_own(checkpoint: Checkpoint, stored: dict[str, Any], strict: bool, over
     tensors = dict(checkpoint.tensors)
     if "longscan" in checkpoint.extra:
         tensors = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+        tensors = merge_lora(tensors, checkpoint.extra["longscan"]["model"].get("adapter"))
     aliases = {alias for alias, _ in tied(model)}
     tensors = {key: value for key, value in tensors.items() if key not in aliases}
     _load(model, tensors, checkpoint, strict, original, overrides)
@@ -340,7 +344,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, *, format: str = "long
     """Write ``config.json`` and ``model.safetensors``; :func:`from_pretrained` gives back the same model, bit for bit.
 
     Args:
-        model: a model with ``model_config()``.
+        model: a model with ``model_config()``; adapters (:mod:`longscan.core.adapters`) are merged in.
         folder: made if missing; files in it are replaced only once the new ones are complete.
         format: ``"longscan"``, or a published format that can express the model.
 
@@ -351,7 +355,8 @@ def save_pretrained(model: nn.Module, folder: str | Path, *, format: str = "long
     from safetensors.torch import save_file
 
     described: dict[str, Any] = model.model_config()  # type: ignore[operator]
-    tensors = {key: value.detach().cpu().contiguous() for key, value in unique_parameters(model).items()}
+    plain = merge_lora(unique_parameters(model), getattr(model, "lora_record", None))
+    tensors = {key: value.detach().cpu().contiguous() for key, value in plain.items()}
     if format == "longscan":
         from .. import __version__
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.adapters import add_recorded_lora
 from ..core.checkpoint_files import load_torch_file
 from ..core.errors import UserError
-from ..core.training.module import DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
+from ..core.registry import find_model
+from ..core.training.finetuning import FinetuningConfig
+from ..core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
 from ..core.training.optimizer import OptimizerConfig
 from ..core.training.schedule import ScheduleConfig
 from ..core.training.tasks import ClassificationTask, LanguageModelTask
@@ -26,6 +29,7 @@ class _DNATask(TrainingModule):
             ``save_pretrained``, a training checkpoint, or a hub repository; ``model`` is then ignored.
         optimizer: optimiser and parameter groups.
         schedule: learning rate over the steps.
+        finetuning: what of the model is frozen, trained more slowly, or has low-rank adapters.
     """
 
     def __init__(
@@ -35,8 +39,9 @@ class _DNATask(TrainingModule):
         pretrained: str | None = None,
         optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
+        finetuning: FinetuningConfig = DEFAULT_FINETUNING,
     ) -> None:
-        super().__init__(nn.Identity(), optimizer, schedule)
+        super().__init__(nn.Identity(), optimizer, schedule, finetuning)
         self.model_name, self.options, self.pretrained = model, dict(options or {}), pretrained
         self._built = False
 
@@ -44,7 +49,25 @@ class _DNATask(TrainingModule):
         """Build or load the model; Lightning calls this after the data module's ``setup``."""
         if not self._built:
             self.model = self.build_model()
+            self._adapt()
             self._built = True
+
+    def _adapt(self) -> None:
+        """Freeze and adapt the model for training, or put in the adapters that a checkpoint to be loaded has."""
+        checkpoint = self.trainer.ckpt_path
+        if self.trainer.state.fn == "fit":
+            if self.pretrained is None and self.finetuning.lora is not None:
+                raise UserError("finetuning.lora adapts a pretrained model; give model.pretrained")
+            self.apply_finetuning(self._base())
+        elif checkpoint is not None and (record := self._checkpoint_card().get("adapter")) is not None:
+            add_recorded_lora(self.model, record)
+
+    def _base(self) -> str | None:
+        """Return where the pretrained weights come from in a way that holds in any folder."""
+        if self.pretrained is None or (find_model(self.pretrained) is not None and not Path(self.pretrained).exists()):
+            return self.pretrained
+        path = Path(self.pretrained).expanduser()
+        return str(path.resolve()) if path.exists() else self.pretrained
 
     def build_model(self) -> nn.Module:
         """Return the model that the arguments and the data ask for."""
@@ -72,8 +95,11 @@ class _DNATask(TrainingModule):
 
     def _checkpoint_config(self) -> dict[str, Any]:
         """Return the model's configuration as noted in the checkpoint that is about to be loaded."""
-        stored = load_torch_file(Path(str(self.trainer.ckpt_path)))
-        return stored.get("longscan", {}).get("model", {}).get("config", {}).get("config", {})
+        return self._checkpoint_card().get("config", {}).get("config", {})
+
+    def _checkpoint_card(self) -> dict[str, Any]:
+        """Return what the checkpoint that is about to be loaded says of its model (``model_card``)."""
+        return load_torch_file(Path(str(self.trainer.ckpt_path))).get("longscan", {}).get("model", {})
 
 
 def _check_tokenizer(source: str, stored: Mapping[str, Any] | None, tokenizer: Mapping[str, Any]) -> None:
@@ -114,7 +140,7 @@ class SequenceClassification(_DNATask, ClassificationTask):
 
     Args:
         label_smoothing: share of each target that is spread over all classes in training.
-        model, options, pretrained, optimizer, schedule: as for :class:`LanguageModeling`.
+        model, options, pretrained, optimizer, schedule, finetuning: as for :class:`LanguageModeling`.
     """
 
     def __init__(
@@ -125,8 +151,9 @@ class SequenceClassification(_DNATask, ClassificationTask):
         label_smoothing: float = 0.0,
         optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
+        finetuning: FinetuningConfig = DEFAULT_FINETUNING,
     ) -> None:
-        super().__init__(model, options, pretrained, optimizer, schedule)
+        super().__init__(model, options, pretrained, optimizer, schedule, finetuning)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing is {label_smoothing}; expected 0 ≤ p < 1")
         self.label_smoothing = label_smoothing
@@ -155,6 +182,11 @@ class SequenceClassification(_DNATask, ClassificationTask):
         model: Any = self._create({})
         if model.config.head != "classification":
             raise UserError(f"{self.pretrained}: has no classification head; fine-tune it first (`fit`)")
+        if model.config.targets != "class":
+            raise UserError(
+                f"{self.pretrained}: predicts {model.config.targets}, not one class for each sequence; use "
+                "MultiLabelClassification or SequenceRegression"
+            )
         self._check_classes(self.pretrained, model.config.class_names, names)
         return model
 
@@ -192,7 +224,14 @@ class SequenceClassification(_DNATask, ClassificationTask):
 
 def _head(names: Sequence[str]) -> dict[str, Any]:
     """Return the options of a model that tells these classes apart."""
-    return {"head": "classification", "class_names": tuple(names), "num_classes": len(names)}
+    return {
+        "head": "classification",
+        "class_names": tuple(names),
+        "num_classes": len(names),
+        "targets": "class",
+        "target_mean": None,
+        "target_std": None,
+    }
 
 
 __all__ = ["LanguageModeling", "SequenceClassification"]

@@ -8,8 +8,7 @@ def _run(verb: str, argv: list[str]) -> int:
     from ..core.training.cli import run_training
     from ..core.training.data import ResumableDataModule
     from ..core.training.module import TrainingModule
-    from . import tasks  # noqa: F401  (so that configurations can name the classes in it)
-    from .data import FastaDataModule, SequenceTableDataModule  # noqa: F401
+    from . import data, prompting, target_tasks, tasks  # noqa: F401  (so that configurations can name the classes in them)
 
     return run_training(
         verb,

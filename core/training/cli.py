@@ -37,7 +37,8 @@ def run_training(
 
     The command line is LightningCLI's: ``--config`` (a path, or the name of a packaged configuration), ``--model``,
     ``--data``, ``--trainer.*``, ``--seed_everything``; and ours: ``--output``, ``--ckpt_path`` (``last``, ``best`` or
-    a path), ``--checkpoint.*`` and ``--predictions``.
+    a path), ``--checkpoint.*``, ``--predictions``, and for ``fit`` ``--folds`` and ``--seeds``
+    (:mod:`longscan.core.training.series`).
 
     Args:
         verb: ``fit``, ``validate``, ``test`` or ``predict``.
@@ -55,17 +56,26 @@ def run_training(
     if verb not in VERBS:
         raise ValueError(f"verb must be one of {', '.join(VERBS)}, got {verb!r}")
     try:
+        from .series import fit_series, take_series
         from .verbs import run_verb
 
-        run_verb(
-            verb,
-            list(argv),
-            domain=domain,
-            task_base=task_base,
-            data_base=data_base,
-            callbacks=callbacks,
-            prediction_writer=prediction_writer,
-        )
+        def run(verb: str, argv: list[str]) -> None:
+            run_verb(
+                verb,
+                argv,
+                domain=domain,
+                task_base=task_base,
+                data_base=data_base,
+                callbacks=callbacks,
+                prediction_writer=prediction_writer,
+            )
+
+        arguments = list(argv)
+        series = take_series(arguments) if verb == "fit" else None
+        if series is None:
+            run(verb, arguments)
+        else:
+            fit_series(series, arguments, domain, run)
     except UserError as error:
         print(f"longscan: error: {one_line(error)}", file=sys.stderr)
         return 2

@@ -5,20 +5,30 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from ..adapters import add_lora, unused_adapters
 from ..errors import UserError
+from .finetuning import (
+    FinetuningConfig,
+    describe_trained,
+    freeze,
+    frozen_parameters,
+    layer_factors,
+    rest_frozen_modules,
+)
 from .optimizer import OptimizerConfig, build_optimizer, describe_groups
 from .restart import settle_restart
 from .schedule import ScheduleConfig, build_schedule
 
 DEFAULT_OPTIMIZER = OptimizerConfig()
 DEFAULT_SCHEDULE = ScheduleConfig()
+DEFAULT_FINETUNING = FinetuningConfig()
 
 
 class TrainingModule(pl.LightningModule):
@@ -41,6 +51,8 @@ class TrainingModule(pl.LightningModule):
         model: called as ``model(input_ids, mask=mask)``.
         optimizer: optimiser and parameter groups.
         schedule: learning rate over the steps.
+        finetuning: what of the model is frozen, adapted, or trained more slowly. A subclass that builds its model
+            later (``configure_model``) calls :meth:`apply_finetuning` then.
     """
 
     def __init__(
@@ -48,6 +60,7 @@ class TrainingModule(pl.LightningModule):
         model: nn.Module,
         optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
+        finetuning: FinetuningConfig = DEFAULT_FINETUNING,
     ) -> None:
         super().__init__()
         # From the command line they describe the model too; a model given as an object is saved by its weights alone.
@@ -60,7 +73,37 @@ class TrainingModule(pl.LightningModule):
         self.model = model
         self.optimizer_config = OptimizerConfig(**optimizer) if isinstance(optimizer, dict) else optimizer
         self.schedule_config = ScheduleConfig(**schedule) if isinstance(schedule, dict) else schedule
+        self.finetuning = FinetuningConfig(**finetuning) if isinstance(finetuning, dict) else finetuning
+        self._adapters_checked = False
         self._evaluations: dict[int, Any] = {}
+        if any(True for _ in model.parameters()):
+            self.apply_finetuning()
+
+    def apply_finetuning(self, base: str | None = None) -> None:
+        """Freeze and adapt ``self.model`` as ``finetuning`` says.
+
+        Args:
+            base: where its weights came from, which an exported adapter names.
+
+        Raises:
+            UserError: ``finetuning`` does not fit the model.
+        """
+        patterns, lora = self.finetuning.patterns, self.finetuning.lora
+        if lora is not None:
+            # The layers of a frozen part are left without adapters.
+            frozen = frozen_parameters(self.model, patterns)
+            add_lora(self.model, lora, frozen=frozen, base=base)
+        elif patterns:
+            freeze(self.model, patterns)
+        layer_factors(self.model, self.finetuning.layer_decay)  # an error now, not after the data was read
+        rest_frozen_modules(self.model)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; whatever is frozen as a whole stays in evaluation mode."""
+        super().train(mode)
+        if mode:
+            rest_frozen_modules(self.model)
+        return self
 
     def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return what the model makes of ``input_ids`` (batch, length), with ``mask`` True at real tokens."""
@@ -99,7 +142,8 @@ class TrainingModule(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.optimizer_config)
+        factors = layer_factors(self.model, self.finetuning.layer_decay)
+        optimizer = build_optimizer(self.model, self.optimizer_config, factors)
         total = self.total_steps()
         schedule = build_schedule(optimizer, self.schedule_config, self.optimizer_config.lr, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -126,7 +170,19 @@ class TrainingModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         count = sum(parameter.numel() for parameter in self.model.parameters())
         print(f"{type(self.model).__name__}: {count:,} parameters, on {self.device}")
+        if not all(parameter.requires_grad for parameter in self.model.parameters()):
+            print(describe_trained(self.model, self.finetuning.lora is not None))
         print(describe_groups(optimizer.param_groups))
+
+    def on_after_backward(self) -> None:
+        if self.finetuning.lora is None or self._adapters_checked:
+            return
+        self._adapters_checked = True
+        if unused := unused_adapters(self.model):
+            layer = unused[0].partition(".lora_B.")[0]
+            raise UserError(
+                f"lora.targets: {layer} is never called by the model, so its adapter cannot learn; leave it out"
+            )
 
     # Evaluation
 
@@ -186,7 +242,23 @@ class TrainingModule(pl.LightningModule):
         card: dict[str, Any] = {"class": f"{type(self.model).__module__}.{type(self.model).__qualname__}"}
         if callable(described):
             card["config"] = described()
+        record = getattr(self.model, "lora_record", None)
+        if record is not None:
+            card["adapter"] = dict(record)
         return card
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        record = getattr(self.model, "lora_record", None)
+        stored = checkpoint.get("longscan", {}).get("model", {}).get("adapter")
+        if record is None or stored is None:
+            return
+        for name in ("rank", "alpha", "targets"):  # alpha leaves no trace in the shapes of the weights
+            if record[name] != stored[name]:
+                raise UserError(
+                    f"the checkpoint was trained with lora.{name} {stored[name]}, but this run has {record[name]}; "
+                    "keep it"
+                )
+        record |= {name: stored[name] for name in ("base", "base_revision")}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         from ... import __version__ as version

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -81,8 +81,15 @@ class OptimizerConfig:
             raise UserError(f"optimizer.betas must be in [0, 1), got {list(self.betas)}")
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, config: OptimizerConfig, factors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Sort the trainable parameters of ``model`` into groups of one learning rate and weight decay.
+
+    Args:
+        model: its frozen parameters (``requires_grad`` False) are in no group.
+        config: what they are sorted by.
+        factors: further factors on the learning rate by full parameter name, which multiply those of ``lr_scale``.
 
     Returns:
         Groups as torch optimisers take them (``params``, ``lr``, ``weight_decay``), each with a ``name`` made of its
@@ -92,20 +99,21 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     Raises:
         UserError: the model has nothing to train, or a pattern of ``lr_scale`` matches nothing.
     """
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[tuple[str, float, float], dict[str, Any]] = {}
     for name, parameter, owners in _trainable(model):
-        kind, lr, weight_decay = _treatment(name, parameter, owners, config)
+        kind, lr, weight_decay = _treatment(name, parameter, owners, config, (factors or {}).get(name, 1.0))
         title = kind if lr == config.lr else f"{kind}, lr {lr:g}"
         if kind == "declared" and weight_decay:
             title += f", weight decay {weight_decay:g}"
         group = groups.setdefault(
-            title, {"name": title, "params": [], "param_names": [], "lr": lr, "weight_decay": weight_decay}
+            (kind, lr, weight_decay),
+            {"name": title, "params": [], "param_names": [], "lr": lr, "weight_decay": weight_decay},
         )
         group["params"].append(parameter)
         group["param_names"].append(name)
     if not groups:
         raise UserError("the model has no trainable parameter: every one has requires_grad False")
-    result = [groups[title] for title in sorted(groups, key=lambda title: (title != "decay", title))]
+    result = sorted(groups.values(), key=lambda group: (group["name"] != "decay", group["name"]))
     names = [name for group in result for name in group["param_names"]]
     _check_patterns(names, config)
     grouped = [id(parameter) for group in result for parameter in group["params"]]
@@ -115,9 +123,11 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     return result
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, factors: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """Return the optimiser of ``config`` over the :func:`parameter_groups` of ``model``."""
-    groups = parameter_groups(model, config)
+    groups = parameter_groups(model, config, factors)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=config.fused)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
@@ -148,10 +158,11 @@ def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, list[nn.Mo
 
 
 def _treatment(
-    name: str, parameter: nn.Parameter, owners: list[nn.Module], config: OptimizerConfig
+    name: str, parameter: nn.Parameter, owners: list[nn.Module], config: OptimizerConfig, factor: float
 ) -> tuple[str, float, float]:
-    """Return (kind, learning rate, weight decay) of one parameter."""
-    scale = next((factor for pattern, factor in config.lr_scale.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
+    """Return (kind, learning rate, weight decay) of one parameter, its learning rate multiplied by ``factor``."""
+    scale = next((scale for pattern, scale in config.lr_scale.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
+    scale *= factor
     declared = getattr(parameter, "_optim", None)
     if declared:
         unknown = sorted(set(declared) - {"lr", "weight_decay"})

