@@ -1,3 +1,4 @@
+# ruff: noqa: RUF005  (kernels know no unpacking)
 # mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 """The short convolution in Triton: the forward pass, taps read straight from the input wherever it lies in memory.
 
@@ -19,51 +20,69 @@ from .chunked import backward
 __all__ = ["backward", "forward"]
 
 
+_TOKENS = 16  # of a program
+
+
 @triton.jit
 def _convolve(
     x, weight, bias, initial, starts, ends, numbers, y,
-    length, dim, rows, token_blocks, channel_blocks, x_batch, x_token,
+    length, dim, token_blocks, channel_blocks, x_batch, x_token,
     WIDTH: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_INITIAL: tl.constexpr, PACKED: tl.constexpr, REVERSE: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
+    """A few tokens of a block of channels: every input is loaded once, before the first is used."""
     program = tl.program_id(0).to(tl.int64)
     channel = (program % channel_blocks) * CHANNELS + tl.arange(0, CHANNELS)
     program = program // channel_blocks
-    token = (program % token_blocks) * TOKENS + tl.arange(0, TOKENS)
+    first = (program % token_blocks) * TOKENS
     batch = program // token_blocks
-    here, valid = channel < dim, token < length
-    inside = valid[:, None] & here[None, :]
-    if PACKED:
-        begin = tl.load(starts + token, valid, 0)
-        end = tl.load(ends + token, valid, 0)
-        sequence = tl.load(numbers + token, valid, 0)
-    else:
-        begin, end = tl.zeros_like(token), tl.zeros_like(token) + length
-        sequence = tl.zeros_like(token) + batch
-    total = tl.zeros((TOKENS, CHANNELS), tl.float32)
-    if HAS_BIAS:
-        total += tl.load(bias + channel, here, 0.0).to(tl.float32)[None, :]
+    here = channel < dim
+    x += batch * x_batch
+    y += batch * length * dim
+    # Inputs of the tokens, and of the WIDTH - 1 before the first (after the last with REVERSE).
+    lowest = first
+    if not REVERSE:
+        lowest = first - (WIDTH - 1)
+    inputs = ()
+    for k in tl.static_range(TOKENS + WIDTH - 1):
+        source = lowest + k
+        there = (source >= 0) & (source < length)
+        inputs = inputs + (tl.load(x + source * x_token + channel, here & there, 0.0),)
+    taps = ()
     for tap in tl.static_range(WIDTH):
-        if REVERSE:
-            source = token + (WIDTH - 1 - tap)
-            known = source < end
-            row = (WIDTH - 2) - (source - end)
-        else:
-            source = token - (WIDTH - 1 - tap)
-            known = source >= begin
-            row = source - begin + (WIDTH - 1)
-        factor = tl.load(weight + channel * WIDTH + tap, here, 0.0).to(tl.float32)
-        value = tl.load(
-            x + batch * x_batch + source[:, None] * x_token + channel[None, :], inside & known[:, None], 0.0
-        ).to(tl.float32)
-        if HAS_INITIAL:
-            place = (sequence * rows + row)[:, None] * dim + channel[None, :]
-            value += tl.load(initial + place, inside & (known == 0)[:, None], 0.0).to(tl.float32)
-        total += factor[None, :] * value
-    if SILU:
-        total = silu(total)
-    place = (batch * length + token)[:, None] * dim + channel[None, :]
-    tl.store(y + place, total.to(y.dtype.element_ty), inside)
+        taps = taps + (tl.load(weight + tap * dim + channel, here, 0.0).to(tl.float32),)
+    added = tl.zeros((CHANNELS,), tl.float32)
+    if HAS_BIAS:
+        added = tl.load(bias + channel, here, 0.0).to(tl.float32)
+    for j in tl.static_range(TOKENS):
+        token = first + j
+        valid = token < length
+        begin, end, sequence = tl.zeros_like(token), tl.zeros_like(token) + length, batch
+        if PACKED:
+            begin = tl.load(starts + token, valid, 0)
+            end = tl.load(ends + token, valid, 0)
+            sequence = tl.load(numbers + token, valid, 0)
+        total = added
+        for tap in tl.static_range(WIDTH):
+            if REVERSE:
+                value = inputs[j + WIDTH - 1 - tap].to(tl.float32)
+                source = token + (WIDTH - 1 - tap)
+                known = source < end
+                row = (WIDTH - 2) - (source - end)
+            else:
+                value = inputs[j + tap].to(tl.float32)
+                source = token - (WIDTH - 1 - tap)
+                known = source >= begin
+                row = source - begin + (WIDTH - 1)
+            if PACKED:
+                value = tl.where(known, value, 0.0)
+            if HAS_INITIAL:
+                place = (sequence * (WIDTH - 1) + row) * dim + channel
+                value += tl.load(initial + place, here & valid & (known == 0), 0.0).to(tl.float32)
+            total += taps[tap] * value
+        if SILU:
+            total = silu(total)
+        tl.store(y + token * dim + channel, total.to(y.dtype.element_ty), here & valid)
 
 
 def forward(arguments: Arguments) -> tuple[Tensor, Tensor]:
@@ -71,7 +90,7 @@ def forward(arguments: Arguments) -> tuple[Tensor, Tensor]:
     x, weight, bias, initial, cu_seqlens, use_silu, reverse = arguments
     batch, length, dim = x.shape
     x = x if x.stride(-1) == 1 else x.contiguous()
-    weight = weight.contiguous()
+    weight = weight.T.contiguous()
     initial = None if initial is None else initial.contiguous()
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     starts = ends = numbers = x
@@ -81,14 +100,14 @@ def forward(arguments: Arguments) -> tuple[Tensor, Tensor]:
         numbers = torch.bucketize(torch.arange(length, device=x.device), offsets[1:], right=True)
         starts, ends = offsets[numbers], offsets[numbers + 1]
     if y.numel():
-        tokens, channels = 32, min(64, triton.next_power_of_2(dim))
-        token_blocks, channel_blocks = triton.cdiv(length, tokens), triton.cdiv(dim, channels)
+        channels = min(256, triton.next_power_of_2(dim))
+        token_blocks, channel_blocks = triton.cdiv(length, _TOKENS), triton.cdiv(dim, channels)
         _convolve[(batch * token_blocks * channel_blocks,)](
             x, weight, x if bias is None else bias, x if initial is None else initial, starts, ends, numbers, y,
-            length, dim, weight.shape[1] - 1, token_blocks, channel_blocks, x.stride(0), x.stride(1),
-            WIDTH=weight.shape[1], TOKENS=tokens, CHANNELS=channels,
+            length, dim, token_blocks, channel_blocks, x.stride(0), x.stride(1),
+            WIDTH=len(weight), TOKENS=_TOKENS, CHANNELS=channels,
             HAS_BIAS=bias is not None, HAS_INITIAL=initial is not None, PACKED=cu_seqlens is not None,
-            REVERSE=reverse, SILU=use_silu, num_warps=4,
+            REVERSE=reverse, SILU=use_silu, num_warps=1,
         )  # fmt: skip
     return y, _final(arguments)
 
