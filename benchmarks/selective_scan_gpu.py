@@ -1,4 +1,4 @@
-"""The selective scan on an NVIDIA GPU: the plain-torch path beside mamba-ssm's kernel, forward and backward."""
+"""The selective scan on an NVIDIA GPU: our paths beside mamba-ssm's kernel, forward and backward."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from . import Measurement, Row
 NAME = "selective_scan_gpu"
 #: (batch, length, dim, state)
 CASES = ((128, 200, 192, 16), (8, 2048, 1536, 16), (1, 16384, 512, 16))
-BACKENDS = ("torch", "mamba_ssm")
+BACKENDS = ("triton", "torch", "mamba_ssm")
 
 
 def run(repeats: int, report: Callable[[str], None]) -> list[Row]:
-    """Measure both backends on every case, in bfloat16 and float32."""
+    """Measure the backends on every case, in bfloat16 and float32."""
     if not torch.cuda.is_available():
         return [Row(NAME, "all cases", "longscan torch", None, "missing: needs an NVIDIA GPU")]
     rows = []
@@ -27,7 +27,7 @@ def run(repeats: int, report: Callable[[str], None]) -> list[Row]:
             for backward in (False, True):
                 what = "forward + backward" if backward else "forward"
                 case = f"batch {batch}, length {length}, dim {dim}, state {state}, {str(dtype)[6:]}, gate, {what}"
-                for backend in BACKENDS:
+                for backend in BACKENDS[backward:]:  # the backward pass of "triton" is that of "torch"
                     report(f"{case}: {backend}")
                     try:
                         step = _step(batch, length, dim, state, dtype, backend, backward)

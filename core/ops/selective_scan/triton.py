@@ -29,7 +29,11 @@ from .chunked import backward, entries_shape
 
 __all__ = ["backward", "entries_shape", "forward"]
 
-_AHEAD = 4  # tokens whose inputs are loaded together
+# Channels of a program, and tokens whose inputs are loaded together; fewer where chunks give many small programs.
+# docs/benchmarks.md has what was tried.
+_CHANNELS = 32
+_AHEAD = 4
+_AHEAD_IN_CHUNKS = 2
 _SHORTEST_CHUNK = 128
 
 
@@ -205,9 +209,10 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
         sequence_offsets("selective_scan", cu_seqlens, batch, length)  # checks the values
     group_size = dim // arguments.groups
     states = triton.next_power_of_2(state)
-    channels = _channels(dim, group_size, states, sequences)
+    channels = _channels(dim, group_size)
     channel_blocks = triton.cdiv(dim, channels)
     chunk, chunks = _chunks(length, sequences * channel_blocks, cu_seqlens is not None, u.device)
+    ahead = _AHEAD if chunks == 1 else _AHEAD_IN_CHUNKS
 
     u, delta, z = (_rows(tensor) for tensor in (u, arguments.delta, arguments.z))
     A = _channels_last(arguments.A)
@@ -229,7 +234,7 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
             _or(cu_seqlens, u), y, leaving, total_dt,
             length, dim, state, chunk, chunks, channel_blocks, group_size,
             *u.stride()[:2], *delta.stride()[:2], *_or(z, u).stride()[:2], *_strides(B), *_strides(C),
-            STATES=states, CHANNELS=channels, AHEAD=_AHEAD, EVEN=dim % channels == 0 and states == state,
+            STATES=states, CHANNELS=channels, AHEAD=ahead, EVEN=dim % channels == 0 and states == state,
             B_CONSTANT=B.ndim == 2, C_CONSTANT=C.ndim == 2,
             HAS_D=vectors[0] is not None, HAS_Z=z is not None, HAS_BIAS=vectors[1] is not None,
             HAS_ENTERING=entering is not None, SOFTPLUS=arguments.delta_softplus,
@@ -249,17 +254,15 @@ def forward(arguments: Arguments, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     return y, final.mT.contiguous(), final.new_empty((0, *entries_shape(arguments)[1:]))
 
 
-def _channels(dim: int, group_size: int, states: int, sequences: int) -> int:
-    """Channels of a program: as many as registers hold, and all of one group."""
-    channels = min(64 if states <= 16 else 32, triton.next_power_of_2(dim))
-    if group_size < dim:
-        channels = min(channels, group_size & -group_size)  # the largest power of two that divides it
-    return channels
+def _channels(dim: int, group_size: int) -> int:
+    """Channels of a program, all of one group."""
+    channels = min(_CHANNELS, triton.next_power_of_2(dim))
+    return channels if group_size == dim else min(channels, group_size & -group_size)  # its largest power of two
 
 
 def _warps(states: int, channels: int) -> int:
-    """So many that a thread holds 64 states at most."""
-    return max(1, min(8, states * channels // 2048))
+    """So many that a thread holds 32 states at most."""
+    return max(1, min(8, states * channels // 1024))
 
 
 def _chunks(length: int, programs: int, packed: bool, device: torch.device) -> tuple[int, int]:
