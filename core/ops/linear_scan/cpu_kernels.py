@@ -1,6 +1,7 @@
 """Compiled kernels of the linear scan for the CPU. Imports numba: import this module on first use only.
 
-One call runs some sequences over one block of channels; tokens of all sequences lie in one axis.
+One call runs some sequences over one block of channels; tokens of all sequences lie in one axis. Rows are cut out
+before the loops over channels, which else do not vectorise.
 """
 
 from __future__ import annotations
@@ -34,20 +35,23 @@ def forward(
 ) -> None:
     """Sequences ``first`` to ``last``: writes y (tokens, dim) and final (sequences, dim)."""
     h = np.zeros(WIDTH, x.dtype)
+    stop = channel + width
     stride = -1 if reverse else 1
     for sequence in range(first, last):
         length = offsets[sequence + 1] - offsets[sequence]
         t = offsets[sequence + 1] - 1 if reverse else offsets[sequence]
+        before, after = initial[sequence, channel:stop], final[sequence, channel:stop]
         for k in range(width):
-            h[k] = initial[sequence, channel + k]
+            h[k] = before[k]
         for _ in range(length):
+            factors, inputs, out = a[t, channel:stop], x[t, channel:stop], y[t, channel:stop]
             for k in range(width):
-                value = a[t, channel + k] * h[k] + x[t, channel + k]
+                value = factors[k] * h[k] + inputs[k]
                 h[k] = value
-                y[t, channel + k] = value
+                out[k] = value
             t += stride
         for k in range(width):
-            final[sequence, channel + k] = h[k]
+            after[k] = h[k]
 
 
 @njit(**FAST)
@@ -69,22 +73,25 @@ def backward(
 ) -> None:
     """The adjoint: g_t = dy_t + conj(a_{t+1}) g_{t+1}, dx = g, da_t = g_t conj(h_{t-1}), dh_0 = conj(a_1) g_1."""
     carry = np.zeros(WIDTH, y.dtype)
+    stop = channel + width
     stride = 1 if reverse else -1
     for sequence in range(first, last):
         begin, end = offsets[sequence], offsets[sequence + 1]
         t = begin if reverse else end - 1
+        after = grad_final[sequence, channel:stop]
         for k in range(width):
-            carry[k] = grad_final[sequence, channel + k]
-        for _ in range(end - begin - 1):
-            before = t + stride
+            carry[k] = after[k]
+        for step in range(end - begin):
+            last = step == end - begin - 1
+            state = initial[sequence, channel:stop] if last else y[t + stride, channel:stop]
+            factors, grad = a[t, channel:stop], grad_y[t, channel:stop]
+            to_x, to_a = grad_x[t, channel:stop], grad_a[t, channel:stop]
             for k in range(width):
-                g = grad_y[t, channel + k] + carry[k]
-                grad_x[t, channel + k] = g
-                grad_a[t, channel + k] = g * np.conj(y[before, channel + k])
-                carry[k] = np.conj(a[t, channel + k]) * g
-            t = before
+                g = grad[k] + carry[k]
+                to_x[k] = g
+                to_a[k] = g * np.conj(state[k])
+                carry[k] = np.conj(factors[k]) * g
+            t += stride
+        to_initial = grad_initial[sequence, channel:stop]
         for k in range(width):
-            g = grad_y[t, channel + k] + carry[k]
-            grad_x[t, channel + k] = g
-            grad_a[t, channel + k] = g * np.conj(initial[sequence, channel + k])
-            grad_initial[sequence, channel + k] = np.conj(a[t, channel + k]) * g
+            to_initial[k] = carry[k]

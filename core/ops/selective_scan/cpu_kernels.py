@@ -42,15 +42,17 @@ Array = Any
 def _load_block(states: Array, row: int, source: Array, channel: int, width: int) -> None:
     """One row of the states from the block's columns of ``source`` (state, dim)."""
     for n in range(states.shape[0]):
+        into, values = states[n, row], source[n, channel : channel + width]
         for k in range(width):
-            states[n, row, k] = source[n, channel + k]
+            into[k] = values[k]
 
 
 @njit(**FAST)
 def _store_block(target: Array, states: Array, row: int, channel: int, width: int) -> None:
     for n in range(states.shape[0]):
+        into, values = target[n, channel : channel + width], states[n, row]
         for k in range(width):
-            target[n, channel + k] = states[n, row, k]
+            into[k] = values[k]
 
 
 @njit(**FAST)
@@ -59,12 +61,13 @@ def _load_tokens(
 ) -> None:
     """One row of the tokens from ``steps`` tokens of ``source`` (tokens, dim), from t on in steps of ``stride``."""
     for i in range(steps):
+        into, values = tokens[i, row], source[t, channel : channel + width]
         if width == WIDTH:  # a length that the compiler knows
             for k in range(WIDTH):
-                tokens[i, row, k] = source[t, channel + k]
+                into[k] = values[k]
         else:
             for k in range(width):
-                tokens[i, row, k] = source[t, channel + k]
+                into[k] = values[k]
         t += stride
 
 
@@ -73,12 +76,13 @@ def _store_tokens(
     target: Array, tokens: Array, row: int, t: int, stride: int, steps: int, channel: int, width: int
 ) -> None:
     for i in range(steps):
+        into, values = target[t, channel : channel + width], tokens[i, row]
         if width == WIDTH:
             for k in range(WIDTH):
-                target[t, channel + k] = tokens[i, row, k]
+                into[k] = values[k]
         else:
             for k in range(width):
-                target[t, channel + k] = tokens[i, row, k]
+                into[k] = values[k]
         t += stride
 
 
