@@ -21,7 +21,7 @@ _ROW_GROUP = 4096  # rows that are held before they are written
 FORMATS = (".parquet", ".npz")
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
+def check_format(path: str | os.PathLike[str]) -> Path:
     """The path of an output file, whose ending says the format.
 
     Raises:
@@ -187,4 +187,4 @@ def _import_pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-__all__ = ["check_output", "read_pooled", "write_pooled", "write_tokens"]
+__all__ = ["check_format", "read_pooled", "write_pooled", "write_tokens"]

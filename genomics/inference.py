@@ -83,13 +83,12 @@ class DNAModel:
     def logits(self, ids: Tensor | np.ndarray) -> Tensor:
         """Return language-model logits (batch, length, vocabulary), float32, of ids (batch, length).
 
+        The head computes in float32 whatever the precision: bfloat16 would round a difference of logits to 1/64.
+
         Raises:
             UserError: the model has a classification head.
         """
-        if self.model.config.head != "language_model":
-            raise UserError(f"{self.name}: has a classification head; this needs a language model")
-        with self._asked():
-            return self.model(self._ids(ids)).float()
+        return self._language_logits(ids, slice(None))
 
     def logits_at(self, ids: Tensor | np.ndarray, rows: Tensor, positions: Tensor) -> Tensor:
         """Return logits of chosen positions only, (count, vocabulary), float32; the head sees no other.
@@ -101,10 +100,14 @@ class DNAModel:
         Raises:
             UserError: the model has a classification head.
         """
+        return self._language_logits(ids, (rows, positions))
+
+    def _language_logits(self, ids: Tensor | np.ndarray, chosen: Any) -> Tensor:
         if self.model.config.head != "language_model":
             raise UserError(f"{self.name}: has a classification head; this needs a language model")
         with self._asked():
-            features = self.model.forward_features(self._ids(ids))[rows, positions]
+            features = self.model.forward_features(self._ids(ids))[chosen].float()
+        with torch.inference_mode():
             return self.model.forward_head(features).float()
 
     def features(self, ids: Tensor | np.ndarray, strand: Strand = "forward") -> Tensor:
@@ -174,18 +177,8 @@ class DNAModel:
             yield
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, *, batch_size: int = 16, required: bool = True) -> None:
-    """Add the options that every command with a model shares; :func:`load_model` reads them."""
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", required=required, help="registered name, folder, checkpoint file or hub repository")
-    group.add_argument("--revision", help="branch, tag or commit of a hub repository")
-    group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, …")
-    group.add_argument("--precision", choices=("32", "bf16"), default="32", help="bf16 halves time and memory on a GPU")
-    group.add_argument("--batch-size", type=int, default=batch_size, help="windows per forward pass [%(default)s]")
-
-
 def load_model(arguments: argparse.Namespace) -> DNAModel:
-    """Load the model that the options of :func:`add_model_arguments` name.
+    """Load the model that the options of `commands.options.add_model_arguments` name.
 
     Raises:
         UserError: an unknown model, a device that is not there, or a batch size below 1.
@@ -223,4 +216,4 @@ def _device(name: str) -> torch.device:
     return device
 
 
-__all__ = ["DNAModel", "add_model_arguments", "load_model", "prepare", "weights_digest"]
+__all__ = ["DNAModel", "load_model", "prepare", "weights_digest"]

@@ -87,7 +87,7 @@ def join_embeddings(
     Raises:
         UserError: names that occur twice or have no label, and what is wrong with the files.
     """
-    columns, x, _ = read_pooled(path)
+    columns, x, metadata = read_pooled(path)
     names = [str(name) for name in columns["name"]]
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
@@ -102,7 +102,7 @@ def join_embeddings(
     groups = None
     if group_column is not None:
         groups = np.array([found[name][1] for name in names]) if from_table else columns[group_column].astype(str)
-    return ProbeData(str(path), x, y, groups)
+    return ProbeData(str(path), x, y, groups, metadata)
 
 
 def _labels(texts: list[str], task: Task, where: list[str]) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,8 @@ ESTIMATORS: dict[str, tuple[str, ...]] = {
     "classification": ("logistic", "svm", "linear-svm", "ridge"),
     "regression": ("ridge", "svm", "linear-svm"),
 }
+#: Metadata in which the embeddings of two files must agree; the model's name is for people, its revision identifies it.
+IDENTITY = ("model", "revision", "pooling", "strand")
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,19 @@ class ProbeData:
         x: (rows, channels) float32.
         y: (rows,) class names (str), or numbers (float64).
         groups: (rows,) what must stay together, or None.
+        metadata: what the embeddings were computed with, where that is known; of it `IDENTITY` is compared.
     """
 
     source: str
     x: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def take(self, rows: np.ndarray) -> ProbeData:
         """The rows at these indices."""
-        return ProbeData(self.source, self.x[rows], self.y[rows], None if self.groups is None else self.groups[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        return ProbeData(self.source, self.x[rows], self.y[rows], groups, self.metadata)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class ProbeSettings:
         if self.estimator not in ESTIMATORS[self.task]:
             known = ", ".join(ESTIMATORS[self.task])
             raise UserError(f"--estimator {self.estimator}: is not for {self.task}; take one of {known}")
-        if not self.values or min(self.values) <= 0:
+        if not self.values or not all(0 < value < float("inf") for value in self.values):
             raise UserError(f"--values {','.join(f'{v:g}' for v in self.values)}: must be one or more numbers above 0")
         for name, count in (("folds", self.folds), ("inner-folds", self.inner_folds)):
             if count < 2:
@@ -121,6 +126,7 @@ def evaluate_once(train: ProbeData, test: ProbeData, settings: ProbeSettings, se
         UserError: as `cross_validate`, or a class of ``test`` that ``train`` does not have.
     """
     _check_labels(train, settings.task)
+    _check_finite(test)
     _check_same(train, test, settings.task)
     chosen, value = fit(train, settings, seed)
     scores = measure(chosen, test.x, test.y, settings.task)
@@ -160,8 +166,8 @@ def measure(model: Any, x: np.ndarray, y: np.ndarray, task: Task) -> dict[str, f
     """Metrics of a fitted model.
 
     For classes ``roc_auc`` (of the decision function; for several classes the mean over each against the rest),
-    ``accuracy``, ``mcc`` (Matthews correlation) and ``f1_macro``; for numbers ``r2`` and ``pearson``. What is not
-    defined (ROC-AUC and MCC of rows of one class) is NaN.
+    ``accuracy``, ``mcc`` (Matthews correlation) and ``f1_macro`` (over the classes that are there or are predicted);
+    for numbers ``r2`` and ``pearson``. What is not defined (ROC-AUC and MCC of rows of one class) is NaN.
     """
     from sklearn import metrics
 
@@ -176,7 +182,7 @@ def measure(model: Any, x: np.ndarray, y: np.ndarray, task: Task) -> dict[str, f
         "roc_auc": _roc_auc(model.decision_function(x), y, model.classes_),
         "accuracy": float(metrics.accuracy_score(y, predicted)),
         "mcc": float(metrics.matthews_corrcoef(y, predicted)) if len(set(y)) > 1 else float("nan"),
-        "f1_macro": float(metrics.f1_score(y, predicted, labels=model.classes_, average="macro", zero_division=0)),
+        "f1_macro": float(metrics.f1_score(y, predicted, average="macro", zero_division=0)),
     }
 
 
@@ -233,6 +239,10 @@ def _splitter(data: ProbeData, folds: int, task: Task, seed: int, option: str) -
 def _check_labels(data: ProbeData, task: Task) -> None:
     if task == "classification" and len(set(data.y)) < 2:
         raise UserError(f"{data.source}: only one class, {str(data.y[0])!r}; classification needs at least two")
+    _check_finite(data)
+
+
+def _check_finite(data: ProbeData) -> None:
     if not np.isfinite(data.x).all():
         row = int(np.flatnonzero(~np.isfinite(data.x).all(1))[0])
         raise UserError(f"{data.source}: the embedding of row {row + 1} is not finite; check the model")
@@ -244,6 +254,12 @@ def _check_same(train: ProbeData, test: ProbeData, task: Task) -> None:
             f"{test.source}: embeddings have {test.x.shape[1]} channels, those of {train.source} {train.x.shape[1]}; "
             f"embed both with one model"
         )
+    for name in IDENTITY[1:]:
+        one, other = train.metadata.get(name), test.metadata.get(name)
+        if one is not None and other is not None and one != other:
+            raise UserError(
+                f"{test.source}: was embedded with {name} {other}, {train.source} with {one}; embed both alike"
+            )
     unknown = sorted(map(str, set(test.y) - set(train.y))) if task == "classification" else []
     if unknown:
         raise UserError(f"{test.source}: class {unknown[0]!r} does not occur in {train.source}; correct the labels")

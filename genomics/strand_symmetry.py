@@ -24,7 +24,7 @@ class Asymmetry:
     Attributes:
         quantity: what is compared.
         maximum, mean: absolute differences, in the unit of the quantity.
-        scale: the largest absolute value of the answer to x.
+        scale: the largest absolute value of either answer.
         checked: whether a tolerance applies to it: it is what the model itself answers.
     """
 
@@ -46,12 +46,18 @@ class Asymmetry:
         return self.maximum / self.scale if self.scale else 0.0
 
     def add(self, answer: Tensor, other: Tensor) -> None:
-        """Take in the answers to a batch of windows, and to their reverse complements mapped back to these."""
+        """Take in the answers to a batch of windows, and to their reverse complements mapped back to these.
+
+        Raises:
+            UserError: an answer that is not finite, of which no difference says anything.
+        """
         difference = (answer - other).abs()
+        if not bool(difference.isfinite().all()):
+            raise UserError(f"{self.quantity}: the model's answer is not finite; check its weights, or --precision 32")
         self.maximum = max(self.maximum, float(difference.max()))
         self.total += float(difference.sum(dtype=torch.float64))
         self.count += difference.numel()
-        self.scale = max(self.scale, float(answer.abs().max()))
+        self.scale = max(self.scale, float(answer.abs().max()), float(other.abs().max()))
 
 
 def draw_windows(reader: SequenceReader, length: int, count: int, seed: int) -> np.ndarray:
@@ -95,7 +101,7 @@ def measure(model: DNAModel, windows: np.ndarray, batch_size: int = 16) -> list[
     And for all of them the mean-pooled embedding of one strand and of both.
 
     Raises:
-        UserError: windows longer than the model takes.
+        UserError: windows longer than the model takes, or answers that are not finite.
     """
     model.check_length(windows.shape[1] + len(model.tokenizer.prefix) + len(model.tokenizer.suffix), "--window")
     answers: list[tuple[Asymmetry, Callable[[np.ndarray], Tensor], Callable[[Tensor], Tensor]]] = []

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...core.cli import Parser
+from ...core.errors import UserError
+from .options import add_model_arguments, add_seed_argument, check_output
 
 if TYPE_CHECKING:
     from ..inference import DNAModel
@@ -26,7 +28,6 @@ differences are over the largest absolute value. A model that is equivariant by 
 def check_rc(argv: list[str]) -> int:
     """``longscan genomics check-rc``: 0, or 1 where the relative difference is above ``--tolerance``."""
     arguments = _parser().parse_args(argv)
-    from ...core.errors import UserError
     from ...core.report import print_table
     from ..data.fasta import open_fasta
     from ..data.items import SequenceReader
@@ -35,6 +36,8 @@ def check_rc(argv: list[str]) -> int:
 
     if arguments.tolerance is not None and not arguments.tolerance >= 0:
         raise UserError(f"--tolerance {arguments.tolerance:g}: must be at least 0")
+    if arguments.json is not None:
+        check_output(arguments.json, "--json")
     fasta = open_fasta(arguments.fasta)
     model = load_model(arguments)
     reader = SequenceReader(fasta, model.tokenizer, arguments.keep_case)
@@ -54,14 +57,12 @@ def check_rc(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    from ..inference import add_model_arguments
-
     parser = Parser(prog="longscan genomics check-rc", description=_DESCRIPTION)
     add_model_arguments(parser)
     parser.add_argument("--fasta", required=True, help="FASTA (plain, bgzip, gzip), or embedded:yeast1, …")
     parser.add_argument("--window", type=int, default=1024, help="bases of a window [%(default)s]")
     parser.add_argument("--windows", type=int, default=32, help="how many, drawn at random [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw [%(default)s]")
+    add_seed_argument(parser, "of the draw")
     parser.add_argument("--keep-case", action="store_true", help="do not read lower-case bases as upper-case")
     parser.add_argument("--tolerance", type=float, help="exit with 1 if the first row's relative difference is above")
     parser.add_argument("--json", metavar="FILE", help="write the numbers there too")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...core.cli import Parser
+from ...core.errors import UserError
+from .options import add_model_arguments, check_output
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..data.items import GenomeItem
     from ..embedding import Embedder
     from ..inference import DNAModel
@@ -30,11 +36,11 @@ def embed(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     from ..data.fasta import open_fasta
     from ..data.items import SequenceReader, check_n, interval_items, record_items
-    from ..embedding_files import check_output
+    from ..embedding_files import check_format
     from ..inference import load_model
     from ..reading import plan_reading
 
-    output = check_output(arguments.output)
+    output = check_format(check_output(arguments.output))
     _check(arguments)
     fasta = open_fasta(arguments.fasta)
     model = load_model(arguments)
@@ -62,8 +68,6 @@ def embed(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="longscan genomics embed", description=_DESCRIPTION)
-    from ..inference import add_model_arguments
-
     add_model_arguments(parser)
     data = parser.add_argument_group("sequences")
     data.add_argument("--fasta", required=True, help="FASTA (plain, bgzip, gzip), or embedded:yeast1, …")
@@ -89,8 +93,6 @@ def _parser() -> Parser:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from ...core.errors import UserError
-
     if arguments.bed is None:
         for name in ("aliases", "around_summit"):
             if getattr(arguments, name) is not None:
@@ -133,10 +135,30 @@ def _write(
     with tqdm(total=tokens, unit="base", unit_scale=True, disable=None, desc="embed") as bar:
         embedder.progress = bar.update
         if arguments.pooling == "none":
-            write_tokens(output, items, embedder.tokens(items), model.d_model, metadata)
+            write_tokens(output, items, _all_finite_pieces(items, embedder.tokens(items)), model.d_model, metadata)
         else:
-            write_pooled(output, items, embedder.pooled(items, arguments.pooling), model.d_model, metadata)
+            write_pooled(
+                output, items, _all_finite(items, embedder.pooled(items, arguments.pooling)), model.d_model, metadata
+            )
     print(f"{len(items)} item(s), {model.d_model} channels -> {output}")
+
+
+def _all_finite(items: Sequence[GenomeItem], vectors: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    for item, vector in zip(items, vectors, strict=True):
+        yield _finite(item, vector)
+
+
+def _all_finite_pieces(
+    items: Sequence[GenomeItem], features: Iterable[Iterator[np.ndarray]]
+) -> Iterator[Iterator[np.ndarray]]:
+    for item, pieces in zip(items, features, strict=True):
+        yield map(partial(_finite, item), pieces)
+
+
+def _finite(item: GenomeItem, array: np.ndarray) -> np.ndarray:
+    if not math.isfinite(array.sum(dtype="float64")):
+        raise UserError(f"{item.name!r}: its embedding is not finite; check the model's weights, or --precision 32")
+    return array
 
 
 def _estimate(embedder: Embedder, items: Sequence[GenomeItem]) -> int:

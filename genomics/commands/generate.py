@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from typing import TYPE_CHECKING
 
 from ...core.cli import Parser
+from ...core.errors import UserError
+from .options import add_model_arguments, add_seed_argument, check_output
 
 if TYPE_CHECKING:
     from ..inference import DNAModel
@@ -17,6 +18,7 @@ Draw DNA from a causal language model and write it as FASTA.
 
 Without a prompt the first base of each sequence is drawn evenly from A, C, G and T (no DNA model has a token for the
 beginning of a sequence) and counts in --length. After a prompt --length bases are added.
+The draw depends on --seed and the number of the sequence alone, not on --batch-size.
 Headers: log_likelihood= is the natural logarithm of the model's probability of the bases that it drew (predicted=),
 each after those before it, before temperature and truncation; mean_log_likelihood= is that per base.
 """
@@ -26,7 +28,6 @@ _LINE = 80
 def generate(argv: list[str]) -> int:
     """``longscan genomics generate``."""
     arguments = _parser().parse_args(argv)
-    import torch
     from tqdm import tqdm
 
     from ...core.files import replacing
@@ -34,25 +35,24 @@ def generate(argv: list[str]) -> int:
     from ..sampling import check_generates, first_bases, sample_sequences
 
     _check(arguments)
+    check_output(arguments.output)
     model = load_model(arguments)
     check_generates(model)
-    generator = torch.Generator(model.device).manual_seed(arguments.seed)
     prompts = _prompts(arguments, model)
     new_bases = arguments.length if prompts else arguments.length - 1
     prompts = [prompt for prompt in prompts for _ in range(arguments.number)] or first_bases(
-        arguments.number, generator
+        arguments.number, arguments.seed
     )
-    batches = -(-len(prompts) // arguments.batch_size)
     with (
-        tqdm(total=batches * new_bases, unit="step", unit_scale=True, disable=None, desc="generate") as bar,
+        tqdm(total=len(prompts) * new_bases, unit="base", unit_scale=True, disable=None, desc="generate") as bar,
         replacing(arguments.output) as temporary,
-        temporary.open("w", encoding="ascii") as output,
+        temporary.open("w", encoding="utf-8") as output,
     ):
         samples = sample_sequences(
             model,
             prompts,
             new_bases,
-            generator,
+            arguments.seed,
             batch_size=arguments.batch_size,
             any_token=arguments.any_token,
             progress=bar.update,
@@ -68,8 +68,6 @@ def generate(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    from ..inference import add_model_arguments
-
     parser = Parser(prog="longscan genomics generate", description=_DESCRIPTION)
     add_model_arguments(parser)
     what = parser.add_argument_group("what")
@@ -84,14 +82,12 @@ def _parser() -> Parser:
     how.add_argument("--top-p", type=float, help="draw from the fewest bases with this probability together")
     how.add_argument("--greedy", action="store_true", help="take the most probable base")
     how.add_argument("--any-token", action="store_true", help="allow tokens beside A, C, G, T; written as N")
-    how.add_argument("--seed", type=int, default=0, help="of the draw [%(default)s]")
+    add_seed_argument(how, "of the draw")
     parser.add_argument("--output", required=True, help="FASTA file to write")
     return parser
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from ...core.errors import UserError
-
     prompted = arguments.prompt is not None or arguments.prompt_fasta is not None
     if arguments.prompt is not None and arguments.prompt_fasta is not None:
         raise UserError("--prompt and --prompt-fasta exclude each other; give one")
@@ -112,7 +108,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _prompts(arguments: argparse.Namespace, model: DNAModel) -> list[Prompt]:
     """The prompts that the options give, none without."""
-    from ...core.errors import UserError
     from ..data.fasta import open_fasta
     from ..sampling import Prompt
     from ..tokenizer import UNK
@@ -148,4 +143,5 @@ def _record(sample: Sample, arguments: argparse.Namespace, model: DNAModel) -> s
     }
     sequence = sample.sequence[sample.prompt :] if arguments.omit_prompt else sample.sequence
     header = " ".join(f"{name}={value}" for name, value in fields.items())
-    return f">{sample.name} {header}\n" + "\n".join(textwrap.wrap(sequence, _LINE)) + "\n"
+    lines = [sequence[start : start + _LINE] for start in range(0, len(sequence), _LINE)]
+    return f">{sample.name} {header}\n" + "\n".join(lines) + "\n"

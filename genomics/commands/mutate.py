@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...core.cli import Parser
 from ...core.errors import UserError, nearest
+from .options import add_model_arguments, add_scoring_arguments, check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ..inference import DNAModel
     from ..variants.scores import VariantScorer
 
-_REGION = re.compile(r"(.+):([\d,]+)-([\d,]+)")
+_REGION = re.compile(r"(.+):(\d[\d,]*)-(\d[\d,]*)", re.ASCII)
 
 
 def mutate(argv: list[str]) -> int:
@@ -33,13 +34,14 @@ def mutate(argv: list[str]) -> int:
     from ..variants.heat_map import write_heat_map
     from ..variants.scores import VariantScorer
 
-    output = Path(arguments.output)
+    output = check_output(arguments.output)
     stem = output.name.removesuffix(".gz")
     if not stem.endswith(".tsv"):
         raise UserError(f"--output {output}: is a table; name it .tsv or .tsv.gz")
     plot = Path(arguments.plot) if arguments.plot else output.with_name(stem.removesuffix(".tsv") + ".png")
     if plot.suffix.lower() != ".png":
         raise UserError(f"--plot {plot}: is a PNG; name it .png")
+    check_output(plot, "--plot")
     fasta = open_fasta(arguments.fasta)
     aliases = read_aliases(arguments.aliases, fasta.names) if arguments.aliases else None
     contig, start, end = parse_region(arguments.region, ContigNames(fasta.names, str(fasta.path), aliases), fasta)
@@ -136,9 +138,6 @@ def _target_class(model: DNAModel, name: str | None) -> int | None:
 
 
 def _parser() -> Parser:
-    from ..inference import add_model_arguments
-    from .score_variants import add_scoring_arguments
-
     parser = Parser(
         prog="longscan genomics mutate",
         description=(

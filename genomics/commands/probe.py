@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...core.cli import Parser
+from ...core.errors import UserError
+from .options import add_model_arguments, add_seed_argument, check_output
 
 if TYPE_CHECKING:
     from ..probing import ProbeData, ProbeResult, ProbeSettings
@@ -20,18 +22,22 @@ Nested cross-validation: of each fold, scaling, the choice of the strength (C, o
 training rows alone. With a test table (--test, or that of --dataset) the strength is chosen by cross-validation inside
 the training table, the model fitted on all of it, and the test table used once.
 """
+#: How a table is embedded unless said; options that have no use with --embeddings, which were computed already.
+_EMBEDDING_DEFAULTS = {"sequence_column": "sequence", "pooling": "mean", "strand": "forward"}
 _VEP_OPTIONS = ("estimator", "values", "groups", "folds", "inner_folds", "seeds")
 
 
 def probe(argv: list[str]) -> int:
     """``longscan genomics probe``."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     _check(arguments)
-    if arguments.output is not None and not arguments.output.lower().endswith((".tsv", ".json")):
-        from ...core.errors import UserError
-
-        raise UserError(f"--output {arguments.output}: the ending does not say the format; name it .tsv or .json")
+    for name, default in _EMBEDDING_DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+    if arguments.output is not None:
+        if not arguments.output.lower().endswith((".tsv", ".json")):
+            raise UserError(f"--output {arguments.output}: the ending does not say the format; name it .tsv or .json")
+        check_output(arguments.output)
     if arguments.protocol == "caduceus-vep":
         return _caduceus(arguments)
     settings = _settings(arguments)  # before any embedding: mistakes should not cost an hour
@@ -57,7 +63,6 @@ def probe(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    from ..inference import add_model_arguments
     from ..probing import ESTIMATORS
 
     parser = Parser(prog="longscan genomics probe", description=_DESCRIPTION)
@@ -69,12 +74,12 @@ def _parser() -> Parser:
     data.add_argument("--labels", help="with --embeddings: TSV or CSV with columns name and label")
     data.add_argument("--test", help="with --table: table to measure on, once")
     data.add_argument("--test-embeddings", help="with --embeddings: likewise; --labels has their rows too")
-    data.add_argument("--sequence-column", default="sequence", help="[%(default)s]")
+    data.add_argument("--sequence-column", help="[sequence]")
     data.add_argument("--label-column", default="label", help="[%(default)s]")
     data.add_argument("--groups", metavar="COLUMN", help="rows with one value here (a chromosome) stay in one fold")
     data.add_argument("--limit-train", type=int, metavar="N", help="use N random training rows")
-    data.add_argument("--pooling", choices=("mean", "max", "last"), default="mean", help="[%(default)s]")
-    data.add_argument("--strand", choices=("forward", "reverse", "both"), default="forward", help="[%(default)s]")
+    data.add_argument("--pooling", choices=("mean", "max", "last"), help="[mean]")
+    data.add_argument("--strand", choices=("forward", "reverse", "both"), help="[forward]")
     how = parser.add_argument_group("protocol")
     how.add_argument("--protocol", choices=("nested", "caduceus-vep"), default="nested", help="[%(default)s]")
     how.add_argument("--task", choices=tuple(ESTIMATORS), default="classification", help="[%(default)s]")
@@ -83,15 +88,13 @@ def _parser() -> Parser:
     how.add_argument("--folds", type=int, help="of the outer cross-validation [5]")
     how.add_argument("--inner-folds", type=int, help="of the inner one, which chooses the strength [3]")
     how.add_argument("--seeds", type=int, help="repetitions with other folds [1]")
-    how.add_argument("--seed", type=int, default=0, help="the first seed [%(default)s]")
+    add_seed_argument(how, "the first seed")
     parser.add_argument("--output", help="write the figures of every fold: .tsv or .json")
     return parser
 
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
-    from ...core.errors import UserError
-
     given = [name for name in ("table", "dataset", "embeddings") if getattr(arguments, name) is not None]
     if len(given) != 1:
         raise UserError(f"give one of --table, --dataset and --embeddings; {len(given)} are given")
@@ -103,8 +106,11 @@ def _check(arguments: argparse.Namespace) -> None:
     for name, owner in (("labels", "embeddings"), ("test_embeddings", "embeddings"), ("test", "table")):
         if getattr(arguments, name) is not None and source != owner:
             raise UserError(f"--{name.replace('_', '-')} goes with --{owner}, not with --{source}; remove it")
-    if source == "embeddings" and arguments.model is not None:
-        raise UserError("--model has no use with --embeddings, which are computed already; remove it")
+    for name in ("model", *_EMBEDDING_DEFAULTS):
+        if source == "embeddings" and getattr(arguments, name) is not None:
+            raise UserError(
+                f"--{name.replace('_', '-')} has no use with --embeddings, which are computed already; remove it"
+            )
     if source == "embeddings" and arguments.limit_train is not None:
         raise UserError("--limit-train goes with --table and --dataset; embed fewer items instead")
     for name in ("limit_train", "seeds"):
@@ -125,7 +131,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> ProbeSettings:
-    from ...core.errors import UserError
     from ..probing import ALPHA_VALUES, C_VALUES, ProbeSettings
 
     estimator = arguments.estimator or ("logistic" if arguments.task == "classification" else "ridge")
@@ -143,20 +148,20 @@ def _settings(arguments: argparse.Namespace) -> ProbeSettings:
 
 def _data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | None, dict[str, Any]]:
     """Training rows, test rows where there are some, and what identifies them."""
-    from ...core.errors import UserError
     from ..data.files import known_names
     from ..datasets import DATASETS, dataset_path
     from ..inference import load_model
     from ..probe_data import embed_table, join_embeddings
+    from ..probing import IDENTITY
 
-    about: dict[str, Any] = {"pooling": arguments.pooling, "strand": arguments.strand}
     if arguments.embeddings is not None:
         options = {"task": arguments.task, "label_column": arguments.label_column, "group_column": arguments.groups}
         train = join_embeddings(arguments.embeddings, arguments.labels, **options)
         test = None
         if arguments.test_embeddings is not None:
             test = join_embeddings(arguments.test_embeddings, arguments.labels, **options)
-        return train, test, {"embeddings": arguments.embeddings}
+        known = {name: train.metadata[name] for name in IDENTITY if name in train.metadata}
+        return train, test, {**known, "embeddings": arguments.embeddings}
     table, test_table = arguments.table, arguments.test
     if arguments.dataset is not None:
         tasks = [name for name in DATASETS if "." not in name]
@@ -165,7 +170,13 @@ def _data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | None, d
         folder = dataset_path(arguments.dataset)
         table, test_table = folder / "train.tsv.gz", folder / "test.tsv.gz"
     model = load_model(arguments)
-    about |= {"model": model.name, "revision": model.revision, "table": arguments.dataset or str(table)}
+    about = {
+        "model": model.name,
+        "revision": model.revision,
+        "pooling": arguments.pooling,
+        "strand": arguments.strand,
+        "table": arguments.dataset or str(table),
+    }
     common = {
         "task": arguments.task,
         "pooling": arguments.pooling,

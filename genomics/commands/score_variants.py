@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from ...core.cli import Parser
 from ...core.errors import UserError
 from ...core.report import print_table
+from .options import add_model_arguments, add_scoring_arguments, check_output
 
 if TYPE_CHECKING:
     from ..data.variants import VcfRecord
@@ -35,6 +37,7 @@ def main(argv: list[str]) -> int:
     if not 0 <= arguments.max_ref_mismatch <= 1:
         raise UserError(f"--max-ref-mismatch {arguments.max_ref_mismatch:g}: is a share, from 0 to 1")
     _writer_class(arguments.output)
+    check_output(arguments.output)
     fasta = open_fasta(arguments.fasta)
     aliases = read_aliases(arguments.aliases, fasta.names) if arguments.aliases else None
     contigs = ContigNames(fasta.names, str(fasta.path), aliases)
@@ -64,10 +67,16 @@ def _score(
     """Score and write piece by piece, so that memory does not grow with the VCF; return how often each status came."""
     from tqdm import tqdm
 
+    from ..data.variants import count_alts
     from ..variants.output import Provenance, open_output
 
     counts: Counter[str] = Counter()
-    with open_output(arguments.output) as write, tqdm(unit=" variants", disable=None, unit_scale=True) as bar:
+    shown = sys.stderr.isatty()
+    total = count_alts(arguments.vcf) if shown else None  # a pass over the text, so that the bar knows the time left
+    with (
+        open_output(arguments.output) as write,
+        tqdm(total=total, unit=" variants", disable=not shown, unit_scale=True) as bar,
+    ):
         writer = _writer_class(arguments.output)(write, header, Provenance.of(scorer), scorer.distance)
         for piece in _pieces(records, scorer.chunk):
             effects = scorer.score(list(itertools.chain.from_iterable(record.variants() for record in piece)))
@@ -93,7 +102,7 @@ def _pieces(records: Iterable[VcfRecord], variants: int) -> Iterator[list[VcfRec
 
 def _check_build(counts: Counter[str], arguments: argparse.Namespace) -> None:
     wrong = counts["ref_mismatch"]
-    compared = wrong + counts["scored"]
+    compared = wrong + counts["scored"] + counts["not_finite"]
     if compared >= _ENOUGH and wrong > arguments.max_ref_mismatch * compared:
         raise UserError(
             f"{arguments.vcf}: REF differs from {arguments.fasta} in {wrong} of {compared} variants "
@@ -117,31 +126,16 @@ def _writer_class(output: str) -> type:
     raise UserError(f"--output {output}: the ending says the format; use .tsv, .tsv.gz, .vcf or .vcf.gz")
 
 
-def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of windows and scores, which ``mutate`` has too."""
-    group = parser.add_argument_group("score")
-    group.add_argument(
-        "--window", type=int, default=1024, help="bases around a variant, POS in the middle [%(default)s]"
-    )
-    group.add_argument(
-        "--strand", choices=("forward", "reverse", "both"), default="both", help="both is their mean [%(default)s]"
-    )
-    group.add_argument("--max-n", type=float, default=0.5, help="skip windows with a larger share of N [%(default)s]")
-    group.add_argument(
-        "--embedding-distance", choices=("none", "cosine", "l2", "both"), default="none",
-        help="also compare mean features of both windows",
-    )  # fmt: skip
-    group.add_argument(
-        "--embedding-window", type=int, default=1536, help="bases whose features are averaged [%(default)s]"
-    )
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="longscan genomics score-variants",
         description=(
             "How much likelier a language model finds ALT than REF, for every ALT of a VCF. ALTs that cannot be\n"
-            "scored are kept in the result with the reason."
+            "scored are kept in the result with the reason.\n\n"
+            "TSV columns: contig, pos (1-based, as in the VCF), id, ref, alt; status (scored, or why not) and method;\n"
+            "log_likelihood_ratio = log p(ALT) - log p(REF), natural logarithm, the mean of the strands asked for;\n"
+            "llr_forward and llr_reverse; n_bases (positions of the window that are N or beyond the contig); and what\n"
+            "the scores were computed with. A VCF keeps all its fields and gets LONGSCAN_ fields in INFO."
         ),
     )
     parser.add_argument("--vcf", required=True, help="variants: plain, gzip or bgzip; sorted")
@@ -154,7 +148,5 @@ def _parser() -> Parser:
         help=f"stop when REF differs from the FASTA more often, once {_ENOUGH} were compared [%(default)s]",
     )  # fmt: skip
     add_scoring_arguments(parser)
-    from ..inference import add_model_arguments
-
     add_model_arguments(parser)
     return parser

@@ -33,7 +33,8 @@ class ContigNames:
 
     A name is looked up as it is, then through ``aliases``, then by its plain form: without ``chr``, with ``MT`` and
     ``M`` the same, and RefSeq accessions of common reference genomes as the chromosome that they are. A plain form that
-    two contigs of the FASTA share stands for neither.
+    two contigs of the FASTA share stands for neither, and one accession never stands for another, nor for another
+    version of itself.
 
     Args:
         names: the FASTA's contigs.
@@ -58,8 +59,8 @@ class ContigNames:
         """Return the FASTA's name of a contig, ``None`` where it has none."""
         if name not in self._found:
             match = self._plain.get(_plain(name))
-            if match is None:
-                return None
+            if match is None or (_ACCESSION.fullmatch(name) and _ACCESSION.fullmatch(match)):
+                return None  # two accessions, or two versions of one, are two sequences
             self._found[name] = match
         return self._found[name]
 
@@ -86,12 +87,12 @@ def read_aliases(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str
         names: the FASTA's contigs; a line with none of them is of no use here and passed over.
 
     Returns:
-        Every other name of a line to the FASTA's name in it.
+        Every other name of a line to the FASTA's name in it. What two contigs are called (``na``, say) names neither.
 
     Raises:
         UserError: with file and line: a line without a tab, or with two different contigs of the FASTA.
     """
-    known, aliases = set(names), dict[str, str]()
+    known, aliases, ambiguous = set(names), dict[str, str](), set[str]()
     with open_text(path) as stream:
         for number, line in enumerate(stream, start=1):
             text = line.rstrip("\r\n")
@@ -103,9 +104,10 @@ def read_aliases(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str
             own = sorted(known.intersection(fields))
             if len(own) > 1:
                 raise UserError(f"{path}:{number}: {own[0]!r} and {own[1]!r} are different contigs; correct the line")
-            if own:
-                aliases |= {field: own[0] for field in fields if field not in known}
-    return aliases
+            for field in fields if own else ():
+                if field not in known and aliases.setdefault(field, own[0]) != own[0]:
+                    ambiguous.add(field)
+    return {alias: name for alias, name in aliases.items() if alias not in ambiguous}
 
 
 def _plain(name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from ..tokenizer import DNATokenizer, T
 
 SCORED = "scored"
+NOT_FINITE = "not_finite"
 
 #: Every status that a variant can have, and what it says.
 STATUSES: dict[str, str] = {
@@ -22,6 +23,7 @@ STATUSES: dict[str, str] = {
     "too_many_n": "too much of the window is N or beyond the contig",
     "ambiguous": "REF or ALT has letters other than A, C, G, T",
     "ref_mismatch": "REF is not what the FASTA has",
+    NOT_FINITE: "the model's answer is infinite or no number",
 }
 _ENCODER = DNATokenizer(iupac="n")
 _LETTERS = frozenset("ACGT")

@@ -62,21 +62,37 @@ def open_output(path: str | os.PathLike[str]) -> Iterator[Callable[[str], Any]]:
     """Give a function that writes text to a file, which appears when the block ends well; ``.gz`` is bgzip.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written. What else goes wrong in the block is left as it is.
     """
-    target = Path(path)
-    if target.is_dir():
-        raise UserError(f"{target}: is a folder; name a file in it")
+    target, inside = Path(path), None
+
+    def write(text: str) -> None:
+        try:
+            stream.write(text.encode())
+        except OSError as error:
+            raise _unwritable(target, error) from error
+
     try:
-        with replacing(target) as temporary:
-            if target.suffix.lower() in (".gz", ".bgz"):
-                with import_pysam().BGZFile(os.fspath(temporary), "wb") as packed:
-                    yield lambda text: packed.write(text.encode())
-            else:
-                with temporary.open("w", encoding="utf-8", newline="") as plain:
-                    yield plain.write
+        with replacing(target) as temporary, _opened(temporary) as stream:
+            try:
+                yield write
+            except OSError as error:
+                inside = error
+                raise
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error}); check folder and space") from error
+        if error is inside:
+            raise
+        raise _unwritable(target, error) from error
+
+
+def _opened(path: Path) -> Any:
+    if path.suffix.lower() in (".gz", ".bgz"):
+        return import_pysam().BGZFile(os.fspath(path), "wb")
+    return path.open("wb")
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be written ({error.strerror or error}); check folder and space")
 
 
 class TableWriter:

@@ -35,7 +35,7 @@ from ..data.fasta import FastaReader
 from ..data.variants import Variant
 from ..inference import DNAModel, Strand
 from ..tokenizer import COMPLEMENT, MASK, A, T, reverse_complement_ids
-from .alleles import SCORED, encode_bases, known_bases, plain_bases, unusable
+from .alleles import NOT_FINITE, SCORED, encode_bases, known_bases, plain_bases, unusable
 from .windows import ContextReader, alternative_windows
 
 Distance = Literal["none", "cosine", "l2", "both"]
@@ -122,8 +122,9 @@ class VariantScorer:
 
     @property
     def chunk(self) -> int:
-        """How many variants to give to `score` at once: enough for full batches, few enough for little memory."""
-        return max(self.batch_size, min(4096, 2**24 // self.window))
+        """How many variants to give to `score` at once: enough for full batches, few enough for little memory and for a
+        progress bar that moves."""
+        return max(self.batch_size, min(32 * self.batch_size, 4096, 2**24 // self.window))
 
     def score(self, variants: Sequence[Variant]) -> Effects:
         """Score variants, whose contigs are the FASTA's and whose positions lie on them; results in their order.
@@ -155,7 +156,20 @@ class VariantScorer:
                 compute(variants, chosen, site, contexts, effects)
         if len(scored) and self.distance != "none":
             self._distances(variants, scored, site, contexts, effects)
+        self._refuse_what_is_not_finite(effects, scored)
         return effects
+
+    def _refuse_what_is_not_finite(self, effects: Effects, scored: np.ndarray) -> None:
+        """Take back the scores of variants to which the model has no finite answer, lest one strand pass for both."""
+        columns = [effects.forward] if self.strand != "reverse" else []
+        columns += [effects.reverse] if self.strand != "forward" else []
+        columns += [effects.cosine] if self.distance in ("cosine", "both") else []
+        columns += [effects.l2] if self.distance in ("l2", "both") else []
+        finite = np.logical_and.reduce([np.isfinite(column[scored]) for column in columns])
+        for index in scored[~finite].tolist():
+            effects.status[index], effects.method[index] = NOT_FINITE, ""
+            for column in (effects.forward, effects.reverse, effects.cosine, effects.l2):
+                column[index] = np.nan
 
     def _status(self, variant: Variant, context: np.ndarray, unknown: int) -> str:
         ref, alt, centre = variant.ref, variant.alt, self.window // 2

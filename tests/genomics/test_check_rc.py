@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_the_definition(windows: np.ndarray) -> None:
     found = measure(model, windows, batch_size=4)[0]
     assert found.maximum == pytest.approx(float((forward - back).abs().max()), rel=1e-5)
     assert found.mean == pytest.approx(float((forward - back).abs().mean()), rel=1e-5)
-    assert found.scale == pytest.approx(float(forward.abs().max()), rel=1e-5)
+    assert found.scale == pytest.approx(float(torch.maximum(forward.abs(), back.abs()).max()), rel=1e-5)
     assert found.relative == pytest.approx(found.maximum / found.scale)
 
 
@@ -125,3 +125,11 @@ def test_bad_options(command: Any, tmp_path: Path) -> None:
         outcome = command(f"genomics check-rc --model m --fasta embedded:yeast1 {options}")
         assert outcome.status == 2
         assert message in outcome.err
+
+
+def test_an_answer_that_is_no_number_is_not_called_equal(windows: np.ndarray) -> None:
+    model = build("caduceus_ph_1k_d118")
+    with torch.no_grad():
+        model.model.embedding.weight[7] = torch.nan
+    with pytest.raises(UserError, match="logits at each position: the model's answer is not finite"):
+        measure(model, windows)

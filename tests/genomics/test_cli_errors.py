@@ -311,10 +311,10 @@ PRETRAINED_ERRORS = {
     "no tensors": ("bad.ckpt: holds no weights",),
 }
 CKPT_PATH_ERRORS = {
-    "truncated": ("bad.ckpt is not a whole checkpoint (cut short, or of another kind)",),
-    "code": ("bad.ckpt was not loaded: it holds more than weights and plain values", "mkdir"),
+    "truncated": ("bad.ckpt: is cut short or damaged", "fetch it again"),
+    "code": ("bad.ckpt: refused, since it holds pickled code", "mkdir"),
     "missing keys": ("bad.ckpt is of another model", "embedding.weight"),
-    "text": ("bad.ckpt is not a whole checkpoint",),
+    "text": ("bad.ckpt: is no torch checkpoint or is damaged",),
     "no tensors": ("bad.ckpt lacks pytorch-lightning_version",),
 }
 

@@ -14,7 +14,7 @@ from longscan.core.training.data import ResumableDataModule
 from longscan.core.training.module import TrainingModule
 from longscan.core.training.run_files import packaged_configs
 from longscan.core.training.verbs import Request, TrainingCLI
-from longscan.genomics import tasks  # noqa: F401  (configurations call its classes by their bare names)
+from longscan.genomics import prompting, target_tasks, tasks  # noqa: F401  (configurations call classes by bare names)
 from longscan.genomics.data import FastaDataModule, SequenceTableDataModule
 
 CONFIGS = {name: path for name, path in packaged_configs().items() if name.startswith("genomics/")}
@@ -31,6 +31,7 @@ PARAMETERS = {
     "genomics/quickstart_finetune": 42_912,
     "genomics/soft_prompt": 436_354,
     "genomics/splice": 326_400,
+    "genomics/splice_finetune": 1_935_360,
 }
 
 #: Those whose data are folders to bring; test_benchmark_configs trains each on made-up ones.

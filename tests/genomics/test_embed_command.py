@@ -179,3 +179,16 @@ def test_bad_options(command: Any, folder: Path, options: str, message: str) -> 
     assert message in outcome.err
     assert outcome.err.splitlines()[-1].startswith("longscan: error: ")
     assert not Path("o.npz").exists()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_an_embedding_that_is_no_number_is_an_error(command: Any, folder: Path, pooling: str) -> None:
+    model: Any = longscan.from_pretrained(folder / "ph")
+    with torch.no_grad():
+        model.embedding.weight[8] = torch.inf
+    model.save_pretrained("broken")
+    Path("t.fa").write_text(">a\nAGGATTA\n>with_c\nAGGACTA\n")
+    outcome = command(f"genomics embed --model broken --fasta t.fa --output o.parquet --pooling {pooling}")
+    assert outcome.status == 2
+    assert "'with_c': its embedding is not finite" in outcome.err
+    assert not list(Path().glob("*.parquet"))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from Bio import SeqIO
 
 import longscan
 from longscan.genomics.inference import DNAModel, prepare
+from longscan.genomics.sampling import _drawn, _uniform
 from longscan.genomics.strand_symmetry import log_likelihoods
 from longscan.genomics.tokenizer import DNATokenizer
 
@@ -127,3 +130,45 @@ def test_bad_options(command: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
     assert not Path("bad.fa").exists()
+
+
+def test_the_draw_does_not_depend_on_the_batch(command: Any, folder: Path) -> None:
+    """Each record has random numbers of its own: neither the batch size nor the other records change it."""
+    Path("p.fa").write_text(">x\nACGTACGT\n>y\nttga\n>z\nGGGGCCCC\n")
+    for source in ("--number 5", "--prompt-fasta p.fa --number 3"):
+        line = f"genomics generate --model {folder}/mamba --length 200 --seed 3 {source}"
+        for size in (1, 2, 16):
+            assert command(f"{line} --batch-size {size} --output {size}.fa").status == 0
+        sequences = {size: [record[1] for record in read(f"{size}.fa")] for size in (1, 2, 16)}
+        assert sequences[1] == sequences[2] == sequences[16]
+        assert len(set(sequences[1])) == len(sequences[1])
+    assert (
+        command(f"genomics generate --model {folder}/mamba --length 200 --seed 3 --number 2 --output f.fa").status == 0
+    )
+    assert (
+        command(f"genomics generate --model {folder}/mamba --length 200 --seed 3 --number 9 --output m.fa").status == 0
+    )
+    assert [record[1] for record in read("f.fa")] == [record[1] for record in read("m.fa")][:2]
+    Path("q.fa").write_text(">x\nACGT\n>y\nttga\n>z\nGG\n")  # other lengths, so other batches
+    assert command(f"{line.replace('p.fa', 'q.fa')} --output q_out.fa").status == 0
+    own = [[record[1] for record in read(name) if record[0].startswith("y")] for name in ("16.fa", "q_out.fa")]
+    assert own[0] == own[1]
+
+
+def test_draws_have_the_probabilities_of_the_distribution() -> None:
+    probabilities = torch.tensor([0.0, 0.1, 0.0, 0.6, 0.3, 0.0])
+    generators = [np.random.default_rng(row) for row in range(50)]
+    numbers = _uniform(generators)
+    rows = [_drawn(probabilities.expand(50, 6), torch.from_numpy(next(numbers))) for _ in range(2000)]
+    shares = torch.bincount(torch.cat(rows), minlength=6) / 100_000
+    np.testing.assert_allclose(shares.numpy(), probabilities.numpy(), atol=0.006)  # 4 standard deviations
+    edges = torch.tensor([0.0, 0.0999, 1 - 2.0**-24], dtype=torch.float64)
+    assert _drawn(probabilities.expand(3, 6), edges).tolist() == [1, 1, 4]
+    assert _drawn((probabilities * 1.0000001).expand(1, 6), edges[-1:]).tolist() == [4]
+
+
+def test_a_model_with_any_name(command: Any, folder: Path) -> None:
+    shutil.copytree(folder / "mamba", "modèle")
+    outcome = command("genomics generate --model modèle --length 5 --output a.fa")
+    assert outcome.status == 0, outcome.err
+    assert "model=modèle" in Path("a.fa").read_text(encoding="utf-8")

@@ -126,6 +126,7 @@ def test_the_heat_map_shows_signs_and_reference(tmp_path: Path) -> None:
     [
         ("--region c1", "--region c1: is not of the form contig:start-end"),
         ("--region c1:5", "--region c1:5: is not of the form contig:start-end"),
+        ("--region c1:,-8", "--region c1:,-8: is not of the form contig:start-end"),
         ("--region c1:9-8", "--region c1:9-8: c1 has the bases 1 to 300"),
         ("--region c1:0-8", "--region c1:0-8: c1 has the bases 1 to 300"),
         ("--region c1:290-301", "--region c1:290-301: c1 has the bases 1 to 300"),

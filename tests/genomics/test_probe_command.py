@@ -91,8 +91,12 @@ def test_embeddings_from_a_file(command: Any, folder: Path) -> None:
     assert outcome.status == 0, outcome.err
     data = join_embeddings("e.parquet", folder / "labels.tsv", group_column="chrom")
     assert data.y.tolist() == [("gc", "at")[row % 2] for row in range(60)] + [("gc", "at")[r % 2] for r in range(24)]
-    outcome = command(f"genomics probe --embeddings e.parquet --labels {folder}/labels.tsv --groups chrom")
+    line = f"genomics probe --embeddings e.parquet --labels {folder}/labels.tsv"
+    outcome = command(f"{line} --groups chrom --output r.json")
     assert outcome.status == 0, outcome.err
+    about = json.loads(Path("r.json").read_text())
+    revision = prepare(longscan.from_pretrained(folder / "m"), "m").revision
+    assert (about["revision"], about["pooling"], about["strand"]) == (revision, "mean", "forward")
     assert "84 rows, logistic, 5 folds of whole groups" in outcome.out
     with pytest.raises(UserError, match=r"train.tsv: has no row for 'test0' of e.parquet"):
         join_embeddings("e.parquet", folder / "train.tsv")
@@ -120,6 +124,9 @@ def test_the_published_protocol_names_its_flaws(command: Any, folder: Path) -> N
         ("--embeddings e.parquet", "--embeddings needs --labels"),
         ("--embeddings e.parquet --labels labels.tsv", "e.parquet: no such file"),
         ("--model m --embeddings e.npz --labels labels.tsv", "--model has no use with --embeddings"),
+        ("--embeddings e.npz --labels labels.tsv --pooling max", "--pooling has no use with --embeddings"),
+        ("--embeddings e.npz --labels labels.tsv --strand both", "--strand has no use with --embeddings"),
+        ("--model m --table train.tsv --values 1,nan", "--values 1,nan: must be one or more numbers above 0"),
         ("--model m --table train.tsv --labels labels.tsv", "--labels goes with --embeddings, not with --table"),
         ("--model m --dataset splice", "--dataset splice: is unknown (nearest: splice_sites_200"),
         ("--model m --table train.tsv --label-column class", "train.tsv:1: no column 'class'"),

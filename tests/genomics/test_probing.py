@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -173,3 +174,34 @@ def test_bad_settings_and_pairs() -> None:
         evaluate_once(blobs(), blobs(channels=5), ProbeSettings())
     with pytest.raises(UserError, match="class 'c2' does not occur in blobs"):
         evaluate_once(blobs(), blobs(classes=3), ProbeSettings())
+
+
+def test_f1_is_over_the_classes_that_occur() -> None:
+    """A class that a fold of whole groups does not have, and that is not predicted, is no failure of the probe."""
+    train = blobs(classes=3, distance=8.0)
+    test = blobs(classes=3, distance=8.0, seed=5)
+    two = test.take(np.flatnonzero(test.y != "c2"))
+    result = evaluate_once(train, two, ProbeSettings(values=(1.0,)))
+    assert result.metrics["accuracy"] == 1.0
+    assert result.metrics["f1_macro"] == 1.0
+
+
+def test_strengths_and_test_rows_are_finite() -> None:
+    for value in (float("nan"), float("inf"), 0.0):
+        with pytest.raises(UserError, match="must be one or more numbers above 0"):
+            ProbeSettings(values=(1.0, value))
+    train, test = blobs(), blobs(seed=1)
+    test.x[3, 0] = np.nan
+    with pytest.raises(UserError, match="the embedding of row 4 is not finite"):
+        evaluate_once(train, test, ProbeSettings())
+
+
+def test_embeddings_of_two_models_are_not_mixed() -> None:
+    train, test = blobs(), blobs(seed=1)
+    known = {"revision": "aaaa", "pooling": "mean", "strand": "both", "window": "5"}
+    for name, value in (("revision", "bbbb"), ("pooling", "max"), ("strand", "forward")):
+        one, other = replace(train, metadata=known), replace(test, metadata=known | {name: value})
+        with pytest.raises(UserError, match=f"was embedded with {name} {value}, .* with {known[name]}"):
+            evaluate_once(one, other, ProbeSettings())
+    other = replace(test, metadata=known | {"window": "6"})
+    assert evaluate_once(replace(train, metadata=known), other, ProbeSettings()).test == len(test.y)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,13 @@ import torch
 import longscan
 from longscan.core.errors import UserError
 from longscan.core.weights_digest import weights_digest
-from longscan.genomics.prompting import SoftPromptModel, label_tokens, load_prompt
+from longscan.genomics.prompting import (
+    SoftPromptClassification,
+    SoftPromptModel,
+    example_sequences,
+    label_tokens,
+    load_prompt,
+)
 from longscan.genomics.tokenizer import PAD, SEP, A, C, G, N, T
 
 TWO = ["at", "gc"]
@@ -161,6 +169,11 @@ def test_only_the_prompt_is_trained_and_can_be_used(command: Any, line: str, bas
     assert len(predictions("a.tsv")) == 17
     outcome = command("genomics test --ckpt_path run/checkpoints/best.ckpt")
     assert outcome.status == 0, outcome.err
+    # In a process of its own, where nothing has asked for a model before.
+    program = "from pathlib import Path; from longscan.genomics.prompting import load_prompt; "
+    program += "print(load_prompt(Path('run/prompt'))[0].class_names)"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert shown.stdout == "['at', 'gc']\n", shown.stderr
 
 
 def test_examples_stand_before_the_sequence(command: Any, line: str, tables: Path) -> None:
@@ -176,8 +189,59 @@ def test_examples_stand_before_the_sequence(command: Any, line: str, tables: Pat
     at = ((context[:, :60] == A) | (context[:, :60] == T)).float().mean(1)
     assert (at[[0, 2]] > 0.6).all()
     assert (at[[1, 3]] < 0.4).all()
-    state = torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert torch.equal(state["model.context"], model.context)
+    saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert torch.equal(saved["state_dict"]["model.context"], model.context)
+    assert samples(saved) == 48 - 4
+    # So it is for a run that goes on, and for one that takes the prompt and its examples from another.
+    outcome = command(f"{line} --model.pretrained {long} --model.shots 2 --trainer.max_epochs 2 --ckpt_path last")
+    assert outcome.status == 0, outcome.err
+    assert "4 training row(s) stand as examples before every sequence; the other 44 are trained on" in outcome.err
+    assert samples(torch.load("run/checkpoints/last.ckpt", weights_only=True)) == 44
+    outcome = command(
+        f"{line} --model.pretrained null --model.prompt run/prompt --trainer.max_epochs 1 --output further"
+    )
+    assert outcome.status == 0, outcome.err
+    assert samples(torch.load("further/checkpoints/last.ckpt", weights_only=True)) == 44
+
+
+def samples(checkpoint: dict[str, Any]) -> int:
+    """Number of rows that were trained on."""
+    return next(value["samples"] for value in checkpoint.values() if isinstance(value, dict) and "samples" in value)
+
+
+def test_examples_are_not_trained_on() -> None:
+    """Rows whose sequence, as far as the model sees it, stands before every sequence; also where it occurs again."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from longscan.genomics.data.samples import SequenceDataset
+    from longscan.genomics.data.tables import make_table
+
+    rows = [[A, C, G, T], [G, G], [A, C, G, G], [T], [C], [C]]
+    parts = [np.array(row, dtype=np.uint8) for row in rows]
+    table = make_table("x", parts, None, [str(row) for row in range(6)], [1] * 6)
+    targets = np.array([0, 1, 0, 1, 0, 1])
+    data = SimpleNamespace(
+        train_set=SequenceDataset(table, targets, rc_augment=0.5, seed=3),
+        cut=lambda symbols: symbols[:3],
+        tokenizer=SimpleNamespace(special_tokens="sep"),
+        seed=0,
+    )
+    task = SoftPromptClassification(shots=1)
+    task.trainer = SimpleNamespace(datamodule=data, state=SimpleNamespace(fn="fit"))
+    context = task._examples(TWO)
+    sequences = example_sequences(context)
+    assert len(sequences) == 2
+    chosen = {tuple(sequence) for sequence in sequences}
+    task._leave_out(context)
+    left = data.train_set
+    kept = [row for row in range(6) if tuple(rows[row][:3]) not in chosen]
+    assert [left.table[row].tolist() for row in range(len(left))] == [rows[row] for row in kept]
+    assert left.targets.tolist() == targets[kept].tolist()
+    assert (left.rc_augment, left.seed) == (0.5, 3)
+    with pytest.raises(UserError, match="no training row is left"):
+        task._leave_out(torch.tensor([i for row in rows for i in (*row[:3], SEP, A, SEP)]))
 
 
 def test_mistakes_are_told_in_one_line(command: Any, line: str, base: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import re
@@ -17,10 +18,13 @@ import torch
 from variant_fixtures import KINDS, known_variants, other, small_genome, write_vcf
 
 import longscan
+from longscan.core.errors import UserError
 from longscan.genomics.data.annotation import coding_sequences, read_annotation
 from longscan.genomics.data.fasta import open_fasta
-from longscan.genomics.data.variants import Variant
+from longscan.genomics.data.variants import Variant, count_alts
 from longscan.genomics.inference import prepare
+from longscan.genomics.variants import output as output_module
+from longscan.genomics.variants.output import open_output
 from longscan.genomics.variants.scores import VariantScorer
 
 Command = Callable[[str], Any]
@@ -277,3 +281,30 @@ def test_variants_of_a_real_genome(command: Command, models: Path, golden: Path,
     assert Counter(kind for kind, _, _ in found) == dict.fromkeys(KINDS, 8)
     assert all((method == "unmasked_sum") == (kind in ("insertion", "deletion")) for kind, method, _ in found)
     assert np.isfinite([llr for _, _, llr in found]).all()
+
+
+def test_only_what_writing_meets_is_blamed_on_the_output(tmp_path: Path) -> None:
+    """An OSError of the block is no failure to write; nothing is left either way."""
+    with pytest.raises(FileNotFoundError, match="genome"), open_output(tmp_path / "a.tsv"):
+        (tmp_path / "genome").read_bytes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"), open_output(tmp_path / "file" / "a.tsv"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    monkeypatch.setattr(output_module, "replacing", lambda path: contextlib.nullcontext(Path("/dev/full")))
+    with (
+        pytest.raises(UserError, match=r"a\.tsv: cannot be written \(No space left on device\)"),
+        open_output("a.tsv") as write,
+    ):
+        write("x" * 100_000)
+
+
+def test_alternatives_are_counted_for_the_bar(mixed: Path, command: Command, models: Path) -> None:
+    outcome = score(command, models / "ph", mixed, "a.tsv", "--max-ref-mismatch 1")
+    assert outcome.status == 0, outcome.err
+    assert count_alts(mixed) == len(Path("a.tsv").read_text().splitlines()) - 1

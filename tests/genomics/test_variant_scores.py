@@ -324,3 +324,36 @@ def test_the_model_decides_about_windows_and_heads(genome: tuple[dict[str, str],
 
 def test_ids_of_alleles_are_those_of_the_genome() -> None:
     assert encode_bases("AcgT").tolist() == [7, 8, 9, 10]
+
+
+def test_scores_that_are_no_numbers_are_not_scores(genome: tuple[dict[str, str], FastaReader]) -> None:
+    """Else one strand would pass for the mean of both, and an empty cell for a score."""
+    sequences, fasta = genome
+    contig, sequence = next(iter(sequences.items()))
+    model = tiny("ph")
+    scorer = VariantScorer(model, fasta, window=16, batch_size=4)
+    pos = next(p for p in range(40, 200) if set(sequence[p - 9 : p + 8]) <= set("ACGT"))
+    variant = Variant(contig, pos, sequence[pos - 1], other(sequence[pos - 1]))
+    good = scorer.score([variant])
+    assert good.status == ["scored"]
+    with torch.no_grad():
+        model.model.embedding.weight[3] = torch.nan  # what stands at a masked base
+    bad = scorer.score([variant])
+    assert (bad.status, bad.method) == (["not_finite"], [""])
+    assert np.isnan([bad.score[0], bad.forward[0], bad.reverse[0]]).all()
+    assert "not_finite" in STATUSES
+
+
+@pytest.mark.parametrize("kind", ["ph", "ps", "hyena"])
+def test_logits_are_not_rounded_to_bfloat16(kind: str) -> None:
+    """The model may run in bfloat16; its head and what comes after run in float32."""
+    model = tiny(kind)
+    half = prepare(model.model, kind, precision="bf16")
+    ids = torch.randint(7, 11, (2, 64), generator=torch.Generator().manual_seed(1))
+    exact, logits = model.logits(ids), half.logits(ids)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+    assert not torch.equal(logits, exact)
+    assert float((logits - exact).abs().max()) < 0.15 * float(exact.abs().max())
+    rows, positions = torch.tensor([0, 1]), torch.tensor([5, 60])
+    torch.testing.assert_close(half.logits_at(ids, rows, positions), logits[rows, positions], atol=1e-5, rtol=1e-5)

@@ -13,6 +13,7 @@ import torch
 
 from longscan.core.errors import UserError
 from longscan.genomics.data import IntervalDataModule, SequenceTableDataModule
+from longscan.genomics.data.interval_table import IntervalTable
 from longscan.genomics.tokenizer import DNATokenizer, reverse_complement
 
 PLAIN = DNATokenizer(special_tokens="none")
@@ -90,6 +91,59 @@ def test_split_by_chromosome(tmp_path: Path, fasta: str) -> None:
     assert all(table.contigs[i] != "chr3" for table in (whole.train_set.table,) for i in table.contig)
 
 
+def test_overlaps_are_those_of_sets_of_bases() -> None:
+    """Against sets of (contig, base), for intervals of any order and length, also beyond the ends of contigs."""
+    generator = np.random.default_rng(1)
+
+    def table(count: int, contigs: tuple[str, ...]) -> IntervalTable:
+        start = generator.integers(-5, 300, count)
+        whole = {"start": start, "end": start + generator.integers(1, 12, count)}
+        whole |= {"contig": generator.integers(0, len(contigs), count)}
+        rest = dict.fromkeys(("reader", "reverse", "source", "lines", "names"), np.zeros(count, dtype=np.int64))
+        return IntervalTable("x", PLAIN, (), contigs, ("x",), **whole, **rest)
+
+    def bases(table: IntervalTable, row: int) -> set[tuple[str, int]]:
+        return {(table.contigs[table.contig[row]], base) for base in range(table.start[row], table.end[row])}
+
+    mine, theirs = table(200, ("a", "b", "c")), table(40, ("c", "d", "a"))
+    taken = {base for row in range(40) for base in bases(theirs, row)}
+    wanted = [bool(bases(mine, row) & taken) for row in range(200)]
+    assert 20 < sum(wanted) < 180
+    assert mine.overlaps(theirs).tolist() == wanted
+
+
+@pytest.mark.parametrize("width", [None, 4])
+def test_overlapping_splits_are_told(
+    tmp_path: Path, fasta: str, caplog: pytest.LogCaptureFixture, width: int | None
+) -> None:
+    train = bed(tmp_path, "chr1 0 4 a", "chr1 8 12 b", "chr2 0 4 a", "chr2 4 6 b", name="train.bed")
+    val = bed(tmp_path, "1 4 6 a 0 -", "1 11 13 b 0 -", "chr3 0 4 a", name="val.bed")
+    test = bed(tmp_path, "chr3 0 4 a", "chr2 0 2 b", name="test.bed")
+    files: dict[str, Any] = {"train_bed": train, "val_bed": val, "test_bed": test, "width": width, "tokenizer": PLAIN}
+    data = IntervalDataModule(fasta, **files)
+    with caplog.at_level(logging.WARNING):
+        data.setup("fit")
+    # With a width of 4, 4-6 becomes 3-7 and reaches into 0-4.
+    assert f"{1 if width is None else 2} of 3 validation intervals overlap training intervals" in caplog.text
+    assert "1 of 2 test intervals overlap training intervals" in caplog.text
+    caplog.clear()
+    data = IntervalDataModule(fasta, class_names=["a", "b"], **files)
+    with caplog.at_level(logging.WARNING):
+        data.setup("test")
+    assert "1 of 2 test intervals overlap" in caplog.text
+    caplog.clear()
+    # One held out of others that lie on it.
+    close = bed(tmp_path, *(f"chr1 {i} {i + 9} {'ab'[i % 2]}" for i in range(8)), name="close.bed")
+    with caplog.at_level(logging.WARNING):
+        IntervalDataModule(fasta, train_bed=close, val_fraction=0.25, tokenizer=PLAIN).setup("fit")
+        assert "2 of 2 validation intervals overlap" in caplog.text
+        caplog.clear()
+        apart = IntervalDataModule(fasta, train, val_chromosomes=["chr2"], tokenizer=PLAIN)
+        apart.setup("fit")
+        IntervalDataModule(fasta, predict_bed=train, train_bed=train, tokenizer=PLAIN).setup("predict")
+    assert "overlap" not in caplog.text
+
+
 def test_prediction_needs_no_targets(tmp_path: Path, fasta: str) -> None:
     path = bed(tmp_path, "chr1 0 4", "chr2 3 5 . . -", "chr3 1 3 peak x")
     data = IntervalDataModule(fasta, predict_bed=path, target="values", tokenizer=PLAIN, batch_size=3)
@@ -141,6 +195,33 @@ def test_targets_joined_by_name(tmp_path: Path, fasta: str) -> None:
         IntervalDataModule(fasta, test_bed=path, target="values", label_column="CTCF", **options).setup("test")
     with pytest.raises(UserError, match=r"targets\.tsv:1: no column 'score'"):
         IntervalDataModule(fasta, test_bed=path, target="values", label_column="score", **options).setup("test")
+
+
+def test_tables_of_targets_are_read_like_tables_of_sequences(tmp_path: Path, fasta: str) -> None:
+    """Quotes mean nothing between tabs; what is broken is one line with the file's name."""
+    path = bed(tmp_path, 'chr1 0 4 "b', "chr1 4 8 a")
+
+    def targets(name: str, text: str, **options: Any) -> Any:
+        table = tmp_path / name
+        table.write_text(text)
+        data = IntervalDataModule(
+            fasta, test_bed=path, train_bed=path, targets_file=str(table), tokenizer=PLAIN, **options
+        )
+        data.setup("test")
+        return data.test_set["test"].targets.tolist()
+
+    assert targets("t.tsv", 'name\tlabel\tnote\n"b\t0.5\tx"y\na\t2\t"\n', target="values") == [[0.5], [2]]
+    assert targets("t.csv", 'name,label\n"""b",0.5\na,2\n', target="values") == [[0.5], [2]]
+    long = "x" * 200_000
+    assert targets("t.tsv", f'name\tnote\tlabel\n"b\t{long}\t1\na\t\t2\n', target="values") == [[1], [2]]
+    for name, text, told in (
+        ("t.csv", 'name,label\n"b,0.5\na,2\n', r"t\.csv:3: cannot be read as a table"),
+        ("t.csv", "name,label,name\nb,0.5,c\n", r"t\.csv:1: two columns are named 'name'"),
+        ("t.tsv", 'name\tlabel\n"b\t.\na\t.\n', r"t\.tsv: no record has a label in column 'label'"),
+    ):
+        with pytest.raises(UserError, match=told) as caught:
+            targets(name, text, target="labels" if "." in text else "values")
+        assert "\n" not in str(caught.value)
 
 
 def test_listed_labels_of_a_table(tmp_path: Path) -> None:
@@ -253,6 +334,7 @@ def test_arguments_wrong(tmp_path: Path, fasta: str) -> None:
     refused("exclude each other", bed=path, train_bed=path)
     refused("give bed, or remove them", train_bed=path, val_chromosomes=["chr1"])
     refused("is in val_chromosomes and in test_chromosomes", bed=path, val_chromosomes=["1"], test_chromosomes=["1"])
+    refused("'chr1' is in val_chromosomes and in", bed=path, val_chromosomes=["chr1"], test_chromosomes=["1"])
     refused("width=0 must be", bed=path, width=0)
     refused("bed_column counts from 1", bed=path, bed_column=3)
     refused("no interval for the train split", bed=path, val_chromosomes=["chr1"], test_chromosomes=["chr2"])
