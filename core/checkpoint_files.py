@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import warnings
+import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,21 +63,27 @@ _HARMLESS = [
 ]
 
 
-def load_torch_file(path: Path, map_location: str = "cpu") -> Any:
+def load_torch_file(path: Path, map_location: str = "cpu", *, foreign: bool = True) -> Any:
     """Read a ``torch.save`` file, refusing anything that would run code.
+
+    Args:
+        path: the file.
+        map_location: the device of its tensors.
+        foreign: read the configuration containers of other training programs as plain data; refused otherwise.
 
     Raises:
         UserError: if the file is missing, cut short, no torch file, or holds pickled code.
     """
     try:
-        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():  # type: ignore[arg-type]
+        harmless: list[Any] = _HARMLESS if foreign else []
+        with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # of files that are no pickle at all
             return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
     except pickle.UnpicklingError as error:
         text = str(error)
-        if "GLOBAL" in text or "global" in text:
+        if ("GLOBAL" in text or "global" in text) and _is_pickle(path):
             name = text.split("GLOBAL ")[-1].split()[0] if "GLOBAL " in text else "unknown"
             raise UserError(
                 f"{path}: refused, since it holds pickled code ({name}) that would run on loading; "
@@ -88,6 +95,12 @@ def load_torch_file(path: Path, map_location: str = "cpu") -> Any:
     except Exception as error:  # a damaged file can fail in any way: EOFError, IndexError, OSError of the reader, …
         first = (str(error).strip() or type(error).__name__).split("\n")[0][:120]
         raise UserError(f"{path}: is cut short or damaged ({first}); fetch it again") from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file begins as what ``torch.save`` writes, old or new; text may look like pickled code by chance."""
+    with path.open("rb") as stream:
+        return stream.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ stand in between: ``[prompt] seq [SEP] label [SEP] … query [SEP]``.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,12 +20,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from .. import __version__
+import longscan
+
 from ..core.checkpoint_files import load_tensors, load_torch_file, read_json
 from ..core.errors import UserError
 from ..core.files import replacing
-from ..core.pretrained import from_pretrained
-from ..core.registry import build
 from ..core.training.callbacks.checkpoint import BestCheckpoint
 from ..core.training.module import DEFAULT_SCHEDULE
 from ..core.training.optimizer import OptimizerConfig
@@ -32,6 +32,8 @@ from ..core.training.schedule import ScheduleConfig
 from ..core.weights_digest import weights_digest
 from .tasks import SequenceClassification
 from .tokenizer import SEP, VOCABULARY, A, C, G, N, T
+
+logger = logging.getLogger(__name__)
 
 #: Symbols that stand for the classes, by their number; A, N and G are HyenaDNA's.
 LABELS: dict[int, tuple[int, ...]] = {2: (A, N), 3: (A, N, G), 4: (A, C, G, T), 5: (A, C, G, T, N)}
@@ -142,6 +144,12 @@ def _without_padding(ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     return ids.gather(1, order)[:, : int(count.max())], count
 
 
+def example_sequences(context: Tensor) -> list[list[int]]:
+    """Return the ids of the sequences in ``seq [SEP] label [SEP] …``."""
+    ends = [-1, *torch.nonzero(context == SEP).flatten().tolist()]
+    return [context[begin + 1 : end].tolist() for begin, end in zip(ends[::2], ends[1::2], strict=False)]
+
+
 class SoftPromptClassification(SequenceClassification):
     """Put sequences in up to five classes with a frozen causal language model, by training a prompt alone.
 
@@ -153,6 +161,7 @@ class SoftPromptClassification(SequenceClassification):
         prompt_length: number of trained vectors.
         prompt_dropout: dropout of the vectors in training.
         shots: examples of each class from the training data that stand before every sequence, chosen by ``data.seed``.
+            They are not trained on, since the answer stands before them.
         label_smoothing, optimizer, schedule: as for :class:`SequenceClassification`.
     """
 
@@ -196,6 +205,7 @@ class SoftPromptClassification(SequenceClassification):
             model, stored = load_prompt(Path(self.prompt), self.prompt_dropout)
             self.pretrained, self.base_revision = stored["base"], stored["base_revision"]
             self._check_classes(self.prompt, model.class_names, names)
+            self._leave_out(model.context)
             return model
         if self.trainer.state.fn != "fit":
             raise UserError("no trained prompt: give model.prompt or --ckpt_path")
@@ -206,24 +216,28 @@ class SoftPromptClassification(SequenceClassification):
         label_tokens(names)
         base: Any = self._create({})
         self.base_revision = weights_digest(base)
-        return SoftPromptModel(base, names, self.prompt_length, self.prompt_dropout, self._examples(names))
+        context = self._examples(names)
+        self._leave_out(context)
+        return SoftPromptModel(base, names, self.prompt_length, self.prompt_dropout, context)
 
     def _from_checkpoint(self, path: Path, names: Sequence[str] | None) -> nn.Module:
         """Return a model of the right shapes; the weights follow."""
-        card = load_torch_file(path).get("longscan", {}).get("model", {})
+        saved = load_torch_file(path)
+        card = saved.get("longscan", {}).get("model", {})
         if "prompt" not in card:
             raise UserError(f"{path}: is no checkpoint of a soft prompt")
         stored = card["prompt"]
         self.pretrained, self.base_revision = stored["base"], stored["base_revision"]
         self._check_classes(str(path), stored["class_names"], names)
-        base = build(card["base"]["architecture"], card["base"]["config"])
-        context = torch.zeros(stored["context_length"], dtype=torch.int64)
+        base = longscan.create_model(card["base"]["architecture"], **card["base"]["config"])
+        context = saved["state_dict"]["model.context"]
+        self._leave_out(context)
         return SoftPromptModel(base, stored["class_names"], stored["prompt_length"], self.prompt_dropout, context)
 
-    def _examples(self, names: Sequence[str]) -> Tensor | None:
+    def _examples(self, names: Sequence[str]) -> Tensor:
         """Return the ids of the examples, ``seq [SEP] label [SEP] …``, the classes taking turns."""
         if self.shots == 0:
-            return None
+            return torch.zeros(0, dtype=torch.int64)
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if data.tokenizer.special_tokens != "sep":
             raise UserError("shots puts [SEP] between sequences and labels; set data.tokenizer.special_tokens to sep")
@@ -237,8 +251,31 @@ class SoftPromptClassification(SequenceClassification):
             rows.append(own)
         ids: list[int] = []
         for row in np.stack(rows, axis=1).ravel():
-            ids += [*data.train_set.table[row].tolist(), SEP, symbols[targets[row]], SEP]
+            ids += [*data.cut(data.train_set.table[row]).tolist(), SEP, symbols[targets[row]], SEP]
         return torch.tensor(ids)
+
+    def _leave_out(self, context: Tensor) -> None:
+        """Take the sequences of the examples out of the training data, other rows with the same sequence included.
+
+        By their content, so that it holds for a run that is resumed or goes on with the prompt of another.
+
+        Raises:
+            UserError: nothing is left to train on.
+        """
+        if self.trainer.state.fn != "fit" or not len(context):
+            return
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        examples = {tuple(ids) for ids in example_sequences(context)}
+        table = data.train_set.table
+        kept = [row for row in range(len(table)) if tuple(data.cut(table[row]).tolist()) not in examples]
+        if not kept:
+            raise UserError("no training row is left beside the examples; use fewer shots")
+        data.train_set = data.train_set.select(np.array(kept))
+        logger.info(
+            "%d training row(s) stand as examples before every sequence; the other %d are trained on",
+            len(table) - len(kept),
+            len(kept),
+        )
 
     def class_names(self) -> list[str] | None:
         """Return the names of the classes in the order of the logits."""
@@ -296,7 +333,7 @@ def save_prompt(tensors: dict[str, Tensor], description: dict[str, Any], folder:
     with replacing(folder / "prompt.safetensors") as temporary:
         save_file(chosen, temporary)
     with replacing(folder / PROMPT_FILE) as temporary:
-        temporary.write_text(json.dumps({"longscan": __version__, **description}, indent=2) + "\n")
+        temporary.write_text(json.dumps({"longscan": longscan.__version__, **description}, indent=2) + "\n")
     return folder
 
 
@@ -309,7 +346,7 @@ def load_prompt(folder: Path, dropout: float = 0.0) -> tuple[SoftPromptModel, di
     if not (folder / PROMPT_FILE).is_file():
         raise UserError(f"{folder}: holds no {PROMPT_FILE}; give the folder prompt/ of a run")
     stored = read_json(folder / PROMPT_FILE)
-    base: Any = from_pretrained(stored["base"])
+    base: Any = longscan.from_pretrained(stored["base"])
     if (found := weights_digest(base)) != stored["base_revision"]:
         raise UserError(
             f"{folder}: was trained on {stored['base']} with the weights {stored['base_revision']}, but "

@@ -8,7 +8,8 @@ def _run(verb: str, argv: list[str]) -> int:
     from ..core.training.cli import run_training
     from ..core.training.data import ResumableDataModule
     from ..core.training.module import TrainingModule
-    from . import data, prompting, target_tasks, tasks  # noqa: F401  (so that configurations can name the classes in them)
+    from . import prompting, target_tasks, tasks  # noqa: F401  (so that configurations can name the classes in them)
+    from .data import benchmarks, classification, pretraining  # noqa: F401  (likewise)
 
     return run_training(
         verb,

@@ -23,8 +23,11 @@ def argument_message(message: str, known_classes: list[str]) -> str:
     keys = re.findall(r'Parser key "([^"]+)"', message)
     where = f"{'.'.join(keys)}: " if keys else ""
     unknown = re.search(r"Expected a dot import path string: ([\w.]+)", message)
+    if unknown and unknown[1] == "None":
+        whole, _, part = ".".join(keys).rpartition(".")
+        return f"{where}null cannot be given to it alone; give the group, as in --{whole} '{{{part}: null}}'"
     if unknown:
-        return f"{where}no class is called {unknown[1]!r}; {nearest(unknown[1], known_classes)}"
+        return f"{where}no class is called {unknown[1]!r}; {nearest(unknown[1], dict.fromkeys(known_classes))}"
     if "arguments are required" in message and ("model" in message or "data" in message):
         return f"{lines[0]}; a configuration gives them: --config NAME or --config PATH"
     problems = [line.removeprefix("- ") for line in lines if not _SCAFFOLD.match(line)]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 import textwrap
-import zipfile
 from pathlib import Path
 
-import torch
-
+from ..checkpoint_files import load_torch_file
 from ..errors import UserError
 
 
@@ -24,16 +20,8 @@ def check_checkpoint(path: Path, *, resume: bool) -> None:
     """
     if not path.is_file():
         raise UserError(f"--ckpt_path {path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is not a whole checkpoint (cut short, or of another kind)")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" ({found[1]})" if found else ""
-        raise UserError(f"{path} was not loaded: it holds more than weights and plain values{what}") from error
-    except Exception as error:  # whatever the reader stumbles over, the file is not what it should be
-        raise UserError(f"{path} is not a whole checkpoint (cut short, or of another kind)") from error
+    # Lightning reads it next, and knows no containers of other programs.
+    checkpoint = load_torch_file(path, foreign=False)
     wanted = ["state_dict", "pytorch-lightning_version"]
     wanted += ["loops", "optimizer_states", "lr_schedulers"] if resume else []
     missing = [key for key in wanted if not isinstance(checkpoint, dict) or key not in checkpoint]

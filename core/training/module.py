@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from ..adapters import add_lora, unused_adapters
 from ..errors import UserError
+from .averaging import keep_constants
 from .finetuning import (
     FinetuningConfig,
     describe_trained,
@@ -163,6 +165,10 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         settle_restart(self.trainer)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            # After its setup has made the average, before the first step is averaged.
+            if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+                keep_constants(callback._average_model)
 
     @rank_zero_only
     def on_fit_start(self) -> None:

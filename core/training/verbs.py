@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import CheckpointIO
@@ -25,7 +25,6 @@ from ..errors import UserError
 from ..files import replacing
 from .argument_errors import argument_message
 from .arguments import find_configs, take_option, take_path
-from .averaging import keep_constants
 from .callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,
@@ -238,7 +237,10 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             # What a constructor says of its arguments, which jsonargparse wraps in all it had tried to make of them.
-            raise UserError(str(_innermost(error))) from error
+            told = str(_innermost(error))
+            if "must be a mapping, not NoneType" in told:
+                told = "a group of settings, such as model.optimizer, is null; leave it out, or give its settings"
+            raise UserError(told) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config: dict[str, Any] = {**self.config_init.trainer, **kwargs, "default_root_dir": str(self.folder.path)}
@@ -254,9 +256,6 @@ class TrainingCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         callbacks = _listed(config.get("callbacks"))
-        for callback in callbacks:
-            if isinstance(callback, WeightAveraging):
-                keep_constants(callback)
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks.append(TrainingProgress())
         present = {type(callback) for callback in callbacks}

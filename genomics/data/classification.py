@@ -215,7 +215,7 @@ class SequenceTableDataModule(ResumableDataModule):
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Pad samples to one batch."""
-        symbols = [self._fit_length(sample["symbols"]) for sample in samples]
+        symbols = [self.cut(sample["symbols"]) for sample in samples]
         batch: dict[str, Any] = dict(self.tokenizer.pad(symbols, self.max_length, padding=self.padding))
         if "label" in samples[0]:
             labels = torch.from_numpy(np.stack([sample["label"] for sample in samples]))
@@ -325,7 +325,8 @@ class SequenceTableDataModule(ResumableDataModule):
                 )
         return table
 
-    def _fit_length(self, symbols: np.ndarray) -> np.ndarray:
+    def cut(self, symbols: np.ndarray) -> np.ndarray:
+        """The bases of a sequence that fit into ``max_length``, as ``long_sequences`` says."""
         if self.max_length is None or len(symbols) <= self._room():
             return symbols
         begin = (len(symbols) - self._room()) // 2 if self.long_sequences == "center" else 0

@@ -73,6 +73,25 @@ class IntervalTable:
         }
         return replace(self, **chosen)
 
+    def overlaps(self, other: IntervalTable) -> np.ndarray:
+        """Whether each interval shares a base, on either strand, with one of ``other``, bool (records,).
+
+        Both tables must be of one reference.
+        """
+        result = np.zeros(len(self), dtype=bool)
+        numbers = {name: number for number, name in enumerate(other.contigs)}
+        for number, name in enumerate(self.contigs):
+            mine = np.flatnonzero(self.contig == number)
+            theirs = np.flatnonzero(other.contig == numbers.get(name, -1))
+            if not len(mine) or not len(theirs):
+                continue
+            theirs = theirs[np.argsort(other.start[theirs])]
+            # Of those that begin before an interval ends, does the one that reaches farthest reach into it?
+            reach = np.maximum.accumulate(other.end[theirs])
+            before = np.searchsorted(other.start[theirs], self.end[mine])
+            result[mine] = (before > 0) & (reach[np.maximum(before, 1) - 1] > self.start[mine])
+        return result
+
     def widened(self, width: int) -> IntervalTable:
         """The windows of ``width`` bases around the intervals' centres, (start + end) // 2 being base width // 2.
 

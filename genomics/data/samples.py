@@ -35,6 +35,12 @@ class SequenceDataset(Dataset):
     def __len__(self) -> int:
         return len(self.table)
 
+    def select(self, rows: np.ndarray) -> SequenceDataset:
+        """The same with the records at ``rows`` alone."""
+        targets = None if self.targets is None else self.targets[rows]
+        options: Any = {"rc_augment": self.rc_augment, "named": self.named, "seed": self.seed}
+        return SequenceDataset(self.table.select(rows), targets, **options)
+
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         symbols = self.table[key.index]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -141,61 +141,49 @@ def read_table(
         UserError: with file and line: unknown extension, missing column, no row, a row with another number of columns
             than the header, an empty sequence or label, an illegal character, a truncated gzip file.
     """
-    delimiter = delimiter_of(path)
     parts: list[np.ndarray] = []
     labels: list[str] = []
     names: list[str] = []
     lines: list[int] = []
-    with open_text(path) as stream, _long_fields():
-        tabs = delimiter == "\t"
-        rows = csv.reader(
-            stream, delimiter=delimiter, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL, strict=True
-        )
-        try:
-            header = next(rows, [])
-            sequence_at = _column(header, sequence_column, path, "sequence_column")
-            label_at = name_at = None
-            if label_column is not None and (label_required or label_column in header):
-                label_at = _column(header, label_column, path, "label_column")
-            if name_column is not None:
-                name_at = _column(header, name_column, path, "name_column")
-            else:
-                name_at = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
-            if targets is not None and not label_required and not set(targets.columns) & set(header):
-                targets = None
-            places = [_column(header, name, path, "label_column") for name in (targets.columns if targets else ())]
-            line = rows.line_num + 1
-            for row in rows:
-                where, line, first = f"{path}:{line}", rows.line_num + 1, line
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise UserError(
-                        f"{where}: {len(row)} column(s), the header has {len(header)}; correct or remove the row"
-                    )
-                if not row[sequence_at]:
-                    raise UserError(f"{where}: the sequence is empty; fill in column {sequence_column!r} or remove it")
-                parts.append(tokenizer.encode_symbols(row[sequence_at], where=where))
-                if label_at is not None:
-                    if not row[label_at]:
-                        raise UserError(f"{where}: the label is empty; fill in column {label_column!r} or remove it")
-                    labels.append(row[label_at])
-                if targets is not None:
-                    targets.add([row[place] for place in places], where)
-                names.append(str(len(parts)) if name_at is None else row[name_at])
-                lines.append(first)
-        except csv.Error as error:
-            raise UserError(f"{path}:{rows.line_num}: cannot be read as a table ({error}); correct it") from error
+    with table_rows(path) as rows:
+        header: list[str] = next(rows, [])
+        sequence_at = column_place(header, sequence_column, path, "sequence_column")
+        label_at = name_at = None
+        if label_column is not None and (label_required or label_column in header):
+            label_at = column_place(header, label_column, path, "label_column")
+        if name_column is not None:
+            name_at = column_place(header, name_column, path, "name_column")
+        else:
+            name_at = next((header.index(name) for name in _NAME_COLUMNS if name in header), None)
+        if targets is not None and not label_required and not set(targets.columns) & set(header):
+            targets = None
+        places = [column_place(header, name, path, "label_column") for name in (targets.columns if targets else ())]
+        line = rows.line_num + 1
+        for row in rows:
+            where, line, first = f"{path}:{line}", rows.line_num + 1, line
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise UserError(
+                    f"{where}: {len(row)} column(s), the header has {len(header)}; correct or remove the row"
+                )
+            if not row[sequence_at]:
+                raise UserError(f"{where}: the sequence is empty; fill in column {sequence_column!r} or remove it")
+            parts.append(tokenizer.encode_symbols(row[sequence_at], where=where))
+            if label_at is not None:
+                if not row[label_at]:
+                    raise UserError(f"{where}: the label is empty; fill in column {label_column!r} or remove it")
+                labels.append(row[label_at])
+            if targets is not None:
+                targets.add([row[place] for place in places], where)
+            names.append(str(len(parts)) if name_at is None else row[name_at])
+            lines.append(first)
     if not parts:
         raise UserError(f"{path}: has a header but no row; is it the right file?")
     table = make_table(path, parts, labels if label_at is not None else None, names, lines)
     if targets is None:
         return table
-    try:
-        numbers = targets.finish()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return replace(table, targets=numbers, target_names=targets.names)
+    return replace(table, targets=targets.finish(str(path)), target_names=targets.names)
 
 
 def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer, *, labelled: bool = False) -> SequenceTable:
@@ -293,7 +281,15 @@ def delimiter_of(path: str | os.PathLike[str]) -> str:
     return _DELIMITERS[suffix]
 
 
-def _column(header: list[str], name: str, path: str | os.PathLike[str], option: str) -> int:
+def column_place(header: list[str], name: str, path: str | os.PathLike[str], option: str) -> int:
+    """The place of a column.
+
+    Args:
+        option: what to set where there is none of that name.
+
+    Raises:
+        UserError: there is none, or there are two.
+    """
     if name not in header:
         raise UserError(f"{path}:1: no column {name!r}; there are: {', '.join(header)}; set {option}")
     if header.count(name) > 1:
@@ -302,10 +298,25 @@ def _column(header: list[str], name: str, path: str | os.PathLike[str], option: 
 
 
 @contextlib.contextmanager
-def _long_fields() -> Iterator[None]:
-    """Let the csv module read fields of any length: its default refuses sequences of more than 131,072 characters."""
+def table_rows(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """A ``csv.reader`` of a table, header included, that may have fields of any length.
+
+    Raises:
+        UserError: an extension that does not say how columns are separated; with file and line, broken quoting.
+    """
+    tabs = delimiter_of(path) == "\t"
+    # The module's default refuses sequences of more than 131,072 characters.
     before = csv.field_size_limit(sys.maxsize)
     try:
-        yield
+        with open_text(path) as stream:
+            rows = (
+                csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+                if tabs
+                else csv.reader(stream, strict=True)
+            )
+            try:
+                yield rows
+            except csv.Error as error:
+                raise UserError(f"{path}:{rows.line_num}: cannot be read as a table ({error}); correct it") from error
     finally:
         csv.field_size_limit(before)

@@ -29,8 +29,8 @@ class TargetReader(Protocol):
     def add(self, cells: Sequence[str], where: str) -> None:
         """Take the cells of one record."""
 
-    def finish(self) -> np.ndarray:
-        """Return the targets, (records, targets)."""
+    def finish(self, path: str) -> np.ndarray:
+        """Return the targets, (records, targets); ``path`` is the file, for messages."""
 
 
 class ValueColumns:
@@ -56,7 +56,7 @@ class ValueColumns:
                 raise UserError(f"{where}: {cell!r} in column {column!r} is no number; correct it or remove the record")
             self._values.append(value)
 
-    def finish(self) -> np.ndarray:
+    def finish(self, path: str) -> np.ndarray:
         return np.frombuffer(self._values, dtype=np.float32).reshape(-1, len(self.columns)).copy()
 
 
@@ -82,7 +82,7 @@ class BinaryColumns:
             raise UserError(f"{where}: {found!r} in label column {column!r} is neither 0 nor 1; correct it") from None
         self._values += row
 
-    def finish(self) -> np.ndarray:
+    def finish(self, path: str) -> np.ndarray:
         return np.frombuffer(self._values, dtype=np.uint8).reshape(-1, len(self.columns)).copy()
 
 
@@ -127,7 +127,7 @@ class LabelLists:
             self._labels.append(self._index.setdefault(label, len(self._index)))
         self._ends.append(len(self._labels))
 
-    def finish(self) -> np.ndarray:
+    def finish(self, path: str) -> np.ndarray:
         """Return the targets and set ``names``.
 
         Raises:
@@ -138,7 +138,7 @@ class LabelLists:
         )
         if self.names is None:
             if not self._index:
-                raise UserError(f"no record has a label in column {self.columns[0]!r}; is it the right column?")
+                raise UserError(f"{path}: no record has a label in column {self.columns[0]!r}; is it the right column?")
             self.names = tuple(sorted_labels(list(self._index)))
             order = {name: place for place, name in enumerate(self.names)}
             column = np.array([order[name] for name in self._index], dtype=np.int32)[column]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import longscan
 from longscan.core import registry
-from longscan.core.checkpoint_files import read_checkpoint
+from longscan.core.checkpoint_files import load_torch_file, read_checkpoint
 from longscan.core.errors import UserError
 from longscan.core.pretrained import convert, list_formats, tied, unique_parameters
 
@@ -409,6 +409,18 @@ def zipped_pickle(path: Path, victim: Path) -> Path:
         archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
     return path
+
+
+@pytest.mark.parametrize(
+    "text", ["checkpoint:\n  monitor: val/loss\n", "cos\nsystem\n", "", "PK is how zip files begin"]
+)
+def test_text_is_no_pickled_code(text: str, tmp_path: Path) -> None:
+    """The letter c, with which this begins, is how a pickle calls for a function."""
+    path = tmp_path / "notes.pt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"is no torch checkpoint or is damaged|is cut short or damaged") as caught:
+        load_torch_file(path)
+    one_line(caught, path)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 
 from ....core.errors import UserError, nearest
 from ..classification import SequenceTableDataModule
-from ..files import open_text
 from ..interval_table import IntervalCollector, IntervalTable, open_reference
-from ..tables import Records, SequenceTable, make_table
+from ..tables import Records, SequenceTable, make_table, table_rows
 from .folders import existing_folder, subfolders
 
 _COLUMNS = ("id", "region", "start", "end", "strand")
@@ -112,8 +110,7 @@ class GenomicBenchmarksDataModule(SequenceTableDataModule):
             if chosen not in self._opened:
                 self._opened[chosen] = open_reference(chosen, self.aliases)
             reader, contigs = self._opened[chosen]
-            with open_text(file) as stream:
-                rows = csv.reader(stream)
+            with table_rows(file) as rows:
                 header = [column.strip() for column in next(rows, [])]
                 missing = [column for column in _COLUMNS if column not in header]
                 if missing:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from ..interval_table import IntervalCollector, IntervalTable, open_reference
 from ..tables import Records
 from .targets_table import TargetsTable
 
+logger = logging.getLogger(__name__)
+
 _NAMES = {4: "name", 5: "score"}
 
 
@@ -23,6 +27,8 @@ class IntervalDataModule(SequenceTableDataModule):
     An interval on strand - gives the reverse complement. What is to be predicted is in columns of the BED file or in a
     table joined to it by the intervals' names. The splits are files (``train_bed``, ``val_bed``, ``test_bed``) or, of
     one file ``bed``, chromosomes. Without validation data, ``val_fraction`` of the training intervals is held out.
+    Validation and test intervals that overlap training intervals are counted in the log: what is measured on them says
+    little of unseen sequence.
 
     Args:
         fasta: the genome: FASTA (plain, bgzip or gzip), or ``embedded:…``.
@@ -90,10 +96,36 @@ class IntervalDataModule(SequenceTableDataModule):
         )
         self._reference: Any = None
         self._whole: IntervalTable | None = None
+        self._tables: dict[str, IntervalTable] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Loader processes need only ``collate``; see the base class.
-        return super().__getstate__() | {"_whole": None}
+        return super().__getstate__() | {"_whole": None, "_tables": {}}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the tables that ``stage`` needs, and tell which intervals are not as new as they should be."""
+        super().setup(stage)
+        if not self._by_chromosome and stage != "predict":
+            self._tell_overlaps()
+        self._tables = {}
+
+    def _tell_overlaps(self) -> None:
+        found: dict[str, np.ndarray] = {}
+        if self.train_set is not None and self.val_set is not None:
+            found["validation"] = self.val_set.table.overlaps(self.train_set.table)
+        if all(name in self.files and Path(self.files[name]).is_file() for name in ("train", "test")):
+            train, test = (
+                self._tables.get(name) or self._intervals(self.files[name], with_targets=False)
+                for name in ("train", "test")
+            )
+            found["test"] = test.overlaps(train)
+        for name, overlaps in found.items():
+            if overlaps.any():
+                logger.warning(
+                    "%d of %d %s intervals overlap training intervals, so that what is measured on them says little of "
+                    "unseen sequence; split by chromosome (bed with val_chromosomes and test_chromosomes)",
+                    *(np.count_nonzero(overlaps), len(overlaps), name),
+                )
 
     def _check_intervals(
         self, bed: str | None, files: list[str | None], column: int | None, columns: list[int] | None
@@ -104,9 +136,6 @@ class IntervalDataModule(SequenceTableDataModule):
             )
         if bed is None and any(self._held.values()):
             raise UserError("val_chromosomes and test_chromosomes split the file bed; give bed, or remove them")
-        both = set(self._held["val"]) & set(self._held["test"])
-        if both:
-            raise UserError(f"contig {min(both)!r} is in val_chromosomes and in test_chromosomes; remove it from one")
         if self.width is not None and self.width < 1:
             raise UserError(f"width={self.width} must be at least 1")
         if column is not None and columns is not None:
@@ -120,7 +149,9 @@ class IntervalDataModule(SequenceTableDataModule):
         if name not in ("train", "val", "test", "predict"):
             return super()._read(name, label_required=label_required)
         if not self._by_chromosome or name == "predict":
-            return self._length_checked(self._intervals(self.files[name], with_targets=name != "predict"))
+            table = self._intervals(self.files[name], with_targets=name != "predict")
+            self._tables[name] = table
+            return self._length_checked(table)
         if self._whole is None:
             self._whole = self._intervals(self.files["train"], with_targets=True)
         return self._length_checked(self._whole.select(np.flatnonzero(self._split_of(self._whole) == name)))
@@ -128,7 +159,14 @@ class IntervalDataModule(SequenceTableDataModule):
     def _split_of(self, table: IntervalTable) -> np.ndarray:
         """Name of the split of each interval."""
         _, contigs = self._open()
-        split = {contigs.require(c, f"{name}_chromosomes"): name for name, held in self._held.items() for c in held}
+        split: dict[str, str] = {}
+        for name, held in self._held.items():
+            for given in held:
+                contig = contigs.require(given, f"{name}_chromosomes")
+                if split.setdefault(contig, name) != name:
+                    raise UserError(
+                        f"contig {contig!r} is in val_chromosomes and in test_chromosomes; remove it from one"
+                    )
         result = np.array([split.get(contig, "train") for contig in table.contigs])[table.contig]
         for name in ("train", *(name for name, held in self._held.items() if held)):
             if not (result == name).any():
@@ -175,7 +213,7 @@ class IntervalDataModule(SequenceTableDataModule):
         if in_bed and targets is None:
             table = dataclasses.replace(table, labels=np.array(labels, dtype=object))
         elif in_bed and targets is not None:
-            table = dataclasses.replace(table, targets=targets.finish(), target_names=targets.names)
+            table = dataclasses.replace(table, targets=targets.finish(path), target_names=targets.names)
         elif with_targets:
             joined = TargetsTable(str(self.targets_file), targets, self.label_column).columns_for(table)
             table = dataclasses.replace(table, **joined)  # type: ignore[arg-type]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 
-from ....core.errors import UserError, nearest
-from ..files import open_text
+from ....core.errors import UserError
 from ..interval_table import IntervalTable
-from ..tables import delimiter_of
+from ..tables import column_place, table_rows
 from ..target_columns import TargetReader
 
 
@@ -30,16 +27,10 @@ class TargetsTable:
         self.path = path
         self._rows: dict[str, int] = {}
         labels: list[str] = []
-        with open_text(path) as stream:
-            rows = csv.reader(stream, delimiter=delimiter_of(path))
-            header = next(rows, [])
+        with table_rows(path) as rows:
+            header: list[str] = next(rows, [])
             wanted = ["name", *(targets.columns if targets is not None else [column])]
-            for name in wanted:
-                if name not in header:
-                    raise UserError(
-                        f"{path}:1: no column {name!r} ({nearest(name, header)}); name the columns of targets"
-                    )
-            name_at, *places = (header.index(name) for name in wanted)
+            name_at, *places = (column_place(header, name, path, "label_column") for name in wanted)
             for row in rows:
                 where = f"{path}:{rows.line_num}"
                 if not row:
@@ -58,7 +49,7 @@ class TargetsTable:
         if not self._rows:
             raise UserError(f"{path}: has a header but no row; is it the right file?")
         self._labels = np.array(labels, dtype=object) if targets is None else None
-        self._targets = None if targets is None else targets.finish()
+        self._targets = None if targets is None else targets.finish(path)
         self.names = None if targets is None else targets.names
 
     def columns_for(self, table: IntervalTable) -> dict[str, object]:

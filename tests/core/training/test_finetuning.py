@@ -12,6 +12,7 @@ import longscan
 from longscan.core.errors import UserError
 from longscan.core.training.finetuning import FinetuningConfig, frozen_parameters, layer_factors
 from longscan.core.training.optimizer import OptimizerConfig, parameter_groups
+from longscan.core.training.schedule import ScheduleConfig
 from longscan.core.training.tasks import ClassificationTask
 
 EMBEDDING = "embedding.weight"
@@ -185,11 +186,11 @@ def test_averaging_leaves_constants_alone() -> None:
 
     def averaged(fixed: bool) -> tuple[nn.Module, nn.Module]:
         callback = EMAWeightAveraging(decay=0.9)
-        if fixed:
-            keep_constants(callback)
         model = nn.Linear(50, 50)
         model.register_buffer("table", torch.arange(16))
         average = AveragedModel(model, use_buffers=True, **callback._kwargs)
+        if fixed:
+            keep_constants(average)
         for step in range(1, 4):
             with torch.no_grad():
                 model.bias.fill_(step)
@@ -202,3 +203,28 @@ def test_averaging_leaves_constants_alone() -> None:
     torch.testing.assert_close(found.bias, torch.full((50,), 0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 3))
     broken, model = averaged(False)
     assert not torch.equal(broken.table, model.table)  # type: ignore[arg-type]  # otherwise this is needed no more
+
+
+def test_every_trainer_averages_without_changing_what_is_frozen() -> None:
+    """Also one that no command line has made, from the first step to the weights that training ends with."""
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    torch.manual_seed(0)
+    task = ClassificationTask(
+        classifier(), OptimizerConfig(lr=0.1), ScheduleConfig("constant"), FinetuningConfig(freeze="backbone")
+    )
+    task.model.register_buffer("table", torch.arange(16))
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    batch = {"input_ids": torch.randint(7, 11, (4, 20)), "mask": torch.ones(4, 20, dtype=torch.bool)}
+    batch["labels"] = torch.tensor([0, 1, 0, 1])
+    trainer = pl.Trainer(
+        max_steps=5,
+        callbacks=[EMAWeightAveraging(decay=0.9)],
+        accelerator="cpu",
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
+    )
+    trainer.fit(task, torch.utils.data.DataLoader([batch] * 5, batch_size=None))  # type: ignore[arg-type]
+    changed = {name for name, value in task.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)
