@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from ...core.errors import UserError
 from ...core.training.data import SampleKey, sample_generator
 from ..tokenizer import reverse_complement_ids
+from .interval_table import IntervalTable
 from .tables import Records
 
 
@@ -40,6 +42,16 @@ class SequenceDataset(Dataset):
         targets = None if self.targets is None else self.targets[rows]
         options: Any = {"rc_augment": self.rc_augment, "named": self.named, "seed": self.seed}
         return SequenceDataset(self.table.select(rows), targets, **options)
+
+    def set_seqlen(self, seqlen: int) -> None:
+        """Take ``seqlen`` bases around the middle of each record from now on: for sequence-length warm-up.
+
+        Raises:
+            UserError: the records are sequences of their own, not intervals of a genome.
+        """
+        if not isinstance(self.table, IntervalTable):
+            raise UserError("sequence-length warm-up needs intervals of a genome; use IntervalDataModule")
+        self.table = self.table.widened(seqlen)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)

@@ -71,12 +71,17 @@ CLASSIFIERS = {
     "nucleotide_transformer": ("--data.folder {0}/nt --data.task H3", 1_935_104, "val/mcc"),
     "gue": ("--data.folder {0}/gue --trainer.val_check_interval 1.0", 1_935_104, "val/mcc"),
     "chromatin_profile": ("--data.folder {0}/dl", 1_641_602, "val/auroc_median"),
-    "long_classification": (
+}
+SIZES = {"1k": 436_354, "16k": 436_354, "131k": 6_551_042, "1m": 6_551_042}
+CLASSIFIERS |= {
+    f"long_classification_{length}": (
         "--data.fasta {0}/genome.fa --data.bed {0}/regions.bed --data.val_chromosomes [chr1] --trainer.precision "
-        "32-true --data.test_chromosomes [chr5] --data.width 64 --trainer.accumulate_grad_batches 1",
-        6_551_042,
+        "32-true --data.test_chromosomes [chr5] --data.width 64 --trainer.accumulate_grad_batches 1 "
+        "--trainer.callbacks [] --trainer.reload_dataloaders_every_n_epochs 0",
+        size,
         "val/accuracy",
-    ),
+    )
+    for length, size in SIZES.items()
 }
 LONG = {"long_context_1k": 16, "long_context_16k": 256, "long_context_131k": 2048, "long_context_1m": 15_625}
 
@@ -160,3 +165,29 @@ def test_early_stopping_by_the_test_set_is_refused(command: Any, benchmarks: Pat
     assert outcome.status == 2
     assert "checkpoint.monitor 'test/accuracy': a model is not chosen or stopped by the test set" in outcome.err
     assert len(outcome.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("length", SIZES)
+def test_long_classification_goes_from_short_windows_to_long_ones(length: str, command: Any, benchmarks: Path) -> None:
+    whole = config(f"long_classification_{length}")
+    assert whole["model"]["init_args"]["options"]["gradient_checkpointing"] is True
+    data = whole["data"]["init_args"]
+    stages = whole["trainer"]["callbacks"][0]["init_args"]["stages"]
+    tokens = [stage["seqlen"] * stage["batch_size"] for stage in stages]
+    assert max(tokens) / min(tokens) < 1.05
+    assert (stages[-1]["seqlen"], stages[-1]["batch_size"]) == (data["width"], data["batch_size"])
+    assert sum(stage["epochs"] for stage in stages) == whole["trainer"]["max_epochs"]
+    if length != "16k":
+        return
+
+    whole["trainer"]["callbacks"][0]["init_args"]["stages"] = [
+        {"epochs": 1, "seqlen": 16, "batch_size": 4},
+        {"epochs": 1, "seqlen": 64, "batch_size": 2},
+    ]
+    data |= {"fasta": str(benchmarks / "genome.fa"), "bed": str(benchmarks / "regions.bed"), "width": 64}
+    data |= {"val_chromosomes": ["chr1"], "test_chromosomes": ["chr5"], "num_workers": 0}
+    whole["trainer"] |= {"max_epochs": 2, "precision": "32-true"}
+    Path("small.yaml").write_text(yaml.safe_dump(whole))
+    outcome = command(f"genomics fit --config small.yaml --output run {SMALL} {FAST}")
+    assert outcome.status == 0, outcome.err
+    assert json.loads(Path("run/metrics.json").read_text())["steps"] == 8 // 4 + 8 // 2  # eight intervals on chr2

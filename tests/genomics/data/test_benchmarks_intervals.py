@@ -345,3 +345,18 @@ def test_arguments_wrong(tmp_path: Path, fasta: str) -> None:
         SequenceTableDataModule(train_file="x", target="values", label_columns=["a", "b"], class_names=["a"])
     with pytest.raises(UserError, match="target='colour' is not"):
         SequenceTableDataModule(train_file="x", target="colour")  # type: ignore[arg-type]
+
+
+def test_windows_grow_around_their_centres(tmp_path: Path) -> None:
+    text = "".join("ACGT"[i * i % 7 % 4] for i in range(200))
+    (tmp_path / "g.fa").write_text(f">c\n{text}\n>d\n{text}\n")
+    (tmp_path / "r.bed").write_text("c\t90\t101\ta\nc\t3\t6\tb\nd\t50\t60\ta\n")
+    options = {"val_chromosomes": ["d"], "width": 8, "length_buckets": False}
+    module = IntervalDataModule(fasta=str(tmp_path / "g.fa"), bed=str(tmp_path / "r.bed"), **options)
+    module.setup("fit")
+    module.set_stage(20, 1)
+    assert module.train_set is not None
+    symbols = [module.train_set[index]["symbols"] for index in range(2)]
+    assert module.tokenizer.decode(symbols[0]) == text[95 - 10 : 95 + 10]
+    assert module.tokenizer.decode(symbols[1]) == "N" * 6 + text[: 4 + 10]
+    assert len(module.val_set[0]["symbols"]) == 8
