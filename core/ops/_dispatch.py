@@ -18,6 +18,9 @@ NAMES = ("reference", "cpu", "torch", "triton", "mamba_ssm")
 
 _DEFAULT = {"cpu": "cpu", "cuda": "triton"}
 
+#: Whether Triton is installed; looked up once, since a graph being compiled cannot.
+_HAS_TRITON = find_spec("triton") is not None
+
 
 def choose(
     operator: str, backends: Mapping[str, Implementation], backend: str | None, device: torch.device
@@ -45,9 +48,7 @@ def choose(
 def _default(backends: Mapping[str, Implementation], device: torch.device) -> str:
     """The best backend of the device that this operator has, and whose package is installed."""
     name = _DEFAULT.get(device.type, "torch")
-    if name == "triton" and not (name in backends and find_spec("triton")):
-        return "torch"
-    return name
+    return "torch" if name == "triton" and not (_HAS_TRITON and name in backends) else name
 
 
 def _interpreted() -> bool:
