@@ -15,10 +15,10 @@ class UserError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Return a phrase with the known names most like ``name``, or with (a dozen of) all where none is like it."""
+    """Return a phrase with the known names most like ``name``, or with (eight of) all where none is like it."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.4)
     if close:
         return f"nearest: {', '.join(close)}"
-    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
-    return f"known: {', '.join(known[:12])}{more}" if known else "none is known"
+    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+    return f"known: {', '.join(known[:8])}{more}" if known else "none is known"
