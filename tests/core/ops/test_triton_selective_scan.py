@@ -1,0 +1,162 @@
+"""The Triton kernels of the selective scan: on a GPU where there is one, else through Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from operator_cases import assert_agree, run, selective_scan_inputs
+from triton_cases import DEVICE, TOLERANCE, check, double, poisoned_memory, run_kernels
+
+from longscan.core.ops import selective_scan
+
+MODULE = importlib.import_module("longscan.core.ops.selective_scan.triton")
+both_directions = pytest.mark.parametrize("reverse", [False, True])
+
+
+def in_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Cut sequences into chunks of so many tokens whatever the device."""
+    monkeypatch.setattr(MODULE, "_chunks", lambda length, *rest: (chunk, -(-length // chunk)))
+
+
+@both_directions
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize(
+    ("B", "C"), [("varying", "varying"), ("grouped", "constant"), ("one_group", "grouped"), ("constant", "varying")]
+)
+def test_values_and_gradients(
+    reverse: bool, packed: bool, everything: bool, B: str, C: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = 21
+    cu_seqlens = torch.tensor([0, 1, 2, 16, length], dtype=torch.int32) if packed else None
+    inputs = selective_scan_inputs(
+        1 if packed else 2,
+        length,
+        B=B,
+        C=C,
+        everything=everything,
+        sequences=4 if packed else None,
+        dtype=torch.float32,
+    )
+    with poisoned_memory(monkeypatch):
+        check(selective_scan, inputs, delta_softplus=True, cu_seqlens=cu_seqlens, reverse=reverse)
+
+
+@both_directions
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize(("B", "length"), [("varying", 65), ("grouped", 80), ("constant", 129)])
+def test_chunks_of_a_long_sequence_join(
+    reverse: bool, everything: bool, B: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_chunks(monkeypatch, 64)
+    inputs = selective_scan_inputs(1, length, 4, 3, B=B, everything=everything, dtype=torch.float32)
+    with poisoned_memory(monkeypatch):
+        check(selective_scan, inputs, delta_softplus=True, reverse=reverse)
+
+
+def test_a_long_sequence_of_few_channels_is_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "multiprocessors", lambda index: 132)
+    chunk, chunks = MODULE._chunks(131072, 32, 64, *MODULE._CHUNKING, 0)
+    assert chunk % 64 == 0
+    assert (chunks - 1) * chunk < 131072 <= chunks * chunk
+    assert 16 * 132 <= 32 * chunks <= 24 * 132
+    assert MODULE._chunks(2048, 768, 64, *MODULE._CHUNKING, 0) == (2048, 1)
+    assert MODULE._chunks(100, 1, 64, *MODULE._CHUNKING, 0) == (100, 1)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 17, 31, 65])
+def test_lengths(length: int) -> None:
+    check(selective_scan, selective_scan_inputs(1, length, 3, 2, dtype=torch.float32), delta_softplus=True)
+
+
+@pytest.mark.parametrize(
+    ("dim", "state"), [(1, 1), (33, 16), (70, 3), (5, 40), (16, 8), (2, 64), pytest.param(3, 256), (3, 100)]
+)
+def test_widths(dim: int, state: int) -> None:
+    check(selective_scan, selective_scan_inputs(2, 5, dim, state, dtype=torch.float32), delta_softplus=True)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    length=st.integers(1, 20),
+    dim=st.integers(1, 17),
+    state=st.integers(1, 17),
+    reverse=st.booleans(),
+    softplus=st.booleans(),
+    everything=st.booleans(),
+)
+def test_random_shapes(length: int, dim: int, state: int, reverse: bool, softplus: bool, everything: bool) -> None:
+    inputs = selective_scan_inputs(1, length, dim, state, everything=everything, dtype=torch.float32)
+    if not softplus:
+        inputs["delta"] = inputs["delta"].abs()
+        inputs.pop("delta_bias", None)
+    check(selective_scan, inputs, delta_softplus=softplus, reverse=reverse)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    inputs = selective_scan_inputs(2, 19, 6, 5, dtype=torch.float32)
+    half = {k: v.to(dtype) if k in ("u", "delta", "B", "C", "z") else v for k, v in inputs.items()}
+    expected = run(selective_scan, double(half), "reference", delta_softplus=True)
+    assert_agree(run_kernels(selective_scan, half, delta_softplus=True), expected, TOLERANCE[dtype][1])
+
+
+def test_inputs_are_read_where_they_lie_in_memory() -> None:
+    inputs = selective_scan_inputs(2, 9, dtype=torch.float32)
+    u, z = torch.cat([inputs["u"], inputs["z"]], dim=-1).chunk(2, dim=-1)
+    assert not u.is_contiguous()
+    check(selective_scan, {**inputs, "u": u, "z": z}, delta_softplus=True)
+    across = {key: inputs[key].transpose(1, 2).contiguous().transpose(1, 2) for key in ("u", "delta", "B")}
+    check(selective_scan, {**inputs, **across}, delta_softplus=True)
+
+
+def test_finite_and_right_at_large_and_tiny_steps() -> None:
+    inputs = selective_scan_inputs(1, 12, dtype=torch.float32)
+    inputs["delta"] = torch.linspace(-30, 60, 12)[None, :, None].expand(1, 12, 6).contiguous()
+    inputs["u"] = inputs["u"] * 1e4
+    inputs["A"] = inputs["A"] * 100
+    check(selective_scan, inputs, delta_softplus=True)
+    # A step of softplus(-12) = 6e-6 is a tiny number whose digits count.
+    small = selective_scan_inputs(1, 3, everything=False, dtype=torch.float32)
+    small["delta"] = torch.full((1, 3, 6), -12.0)
+    check(selective_scan, small, delta_softplus=True)
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    inputs = selective_scan_inputs(2, 13, 6, 16, dtype=torch.float32)
+    first, second = (run_kernels(selective_scan, inputs, delta_softplus=True) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "length", "dim"), [(2, 1000, 96), (1, 20000, 64), (3, 197, 384)])
+def test_real_shapes(batch: int, length: int, dim: int, dtype: torch.dtype) -> None:
+    inputs = selective_scan_inputs(batch, length, dim, 16, dtype=torch.float32)
+    inputs = {k: v.to(dtype) if k in ("u", "delta", "B", "C", "z") else v for k, v in inputs.items()}
+    expected = run(selective_scan, double(inputs), "reference", delta_softplus=True)
+    found = run_kernels(selective_scan, inputs, delta_softplus=True)
+    for name, value in expected.items():
+        error = (found[name].double() - value).norm() / value.norm()
+        assert error < TOLERANCE[dtype][int(name.startswith("gradient"))], f"{name}: {error:.1e}"
+
+
+@pytest.mark.gpu
+def test_more_elements_than_32_bits_count() -> None:
+    """The end of a sequence of 2^31 elements and more equals a scan of that end from the state before it."""
+    length, dim = (2**31 + 2**20) // 512, 512
+    g = torch.Generator(DEVICE).manual_seed(0)
+    u = torch.randn(1, length, dim, device=DEVICE, dtype=torch.bfloat16, generator=g)
+    delta = torch.full((1, 1, 1), 0.05, device=DEVICE, dtype=torch.bfloat16).expand(1, length, dim)
+    A = -torch.rand(dim, 4, device=DEVICE, generator=g) - 0.1
+    B, C = (torch.randn(1, length, 4, device=DEVICE, dtype=torch.bfloat16, generator=g) for _ in range(2))
+    y = selective_scan(u, delta, A, B, C, backend="triton")
+    start = length - 3000
+    tail = [t[:, start:] for t in (u, delta, B, C)]
+    expected = selective_scan(tail[0], tail[1], A, tail[2], tail[3], backend="triton")
+    # After 2,000 tokens of decay at rates of 0.1 and more the start is forgotten.
+    torch.testing.assert_close(y[:, -900:], expected[:, -900:], atol=2e-2, rtol=2e-2)
