@@ -17,6 +17,7 @@ BACKENDS: dict[str, Callable[[Arguments], tuple[Tensor, Tensor]]] = {
     "reference": reference.run,
     "cpu": partial(registration.run, "cpu"),
     "torch": partial(registration.run, "torch"),
+    "triton": partial(registration.run, "triton"),
 }
 
 
@@ -41,7 +42,7 @@ def linear_scan(
             sequences end to end, which do not see each other. States are then (num_sequences, dim).
         reverse: scan from the last token to the first, each sequence by itself. The initial state then enters at the
             last token, and the final state is the one after the first token.
-        backend: "reference", "cpu" or "torch"; by default LONGSCAN_BACKEND, else what suits the device.
+        backend: "reference", "cpu", "torch" or "triton"; by default LONGSCAN_BACKEND, else what suits the device.
 
     Returns:
         h (batch, length, dim) in the dtype that a and x promote to; with ``return_final_state`` also the states

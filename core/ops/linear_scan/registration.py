@@ -12,15 +12,25 @@ from .._operators import pack, pack_fake, register, register_backward, unpack
 from . import chunked, cpu
 from .arguments import Arguments
 
-#: What computes each backend: a module with ``forward`` and ``backward``.
-KERNELS: dict[str, ModuleType] = {"cpu": cpu, "torch": chunked}
+_TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.complex64)
+
+
+def _kernels(backend: str, arguments: Arguments) -> ModuleType:
+    """What computes a backend: a module with ``forward`` and ``backward``."""
+    if backend == "cpu":
+        return cpu
+    if backend == "torch" or arguments.output_dtype not in _TRITON_DTYPES:
+        return chunked
+    from . import triton
+
+    return triton
 
 
 def _forward(
     a: Tensor, x: Tensor, initial_state: Tensor | None, cu_seqlens: Tensor | None, reverse: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
     arguments = Arguments(a, x, initial_state, cu_seqlens, reverse)
-    y, final = KERNELS[backend].forward(arguments)
+    y, final = _kernels(backend, arguments).forward(arguments)
     return y.to(arguments.output_dtype), final
 
 
@@ -45,9 +55,10 @@ def _backward(
     grad_final: Tensor | None,
 ) -> list[Tensor]:
     arguments = Arguments(a, x, initial_state, cu_seqlens, reverse)
-    kernels = KERNELS[backend]
-    if y.dtype != arguments.state_dtype:
-        # Rounded states would cost the gradient of a its precision.
+    kernels = _kernels(backend, arguments)
+    if y.dtype != arguments.state_dtype and backend != "triton":
+        # Rounded states cost the gradient of a some precision. On a GPU, where time is that of reading and writing,
+        # they are good enough: the gradient itself is then rounded to as few digits.
         y, _ = kernels.forward(arguments)
     inputs = (a, x, initial_state)
     gradients = kernels.backward(arguments, y, grad_y, grad_final)

@@ -1,9 +1,6 @@
 # ruff: noqa: RUF005  (kernels know no unpacking)
 # mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
-"""The short convolution in Triton: the forward pass, taps read straight from the input wherever it lies in memory.
-
-The backward pass is that of the plain-torch path.
-"""
+"""The short convolution in Triton: the forward pass, taps read straight from the input wherever it lies in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from torch import Tensor
 from .._packing import sequence_offsets
 from .._triton import silu
 from .arguments import Arguments
-from .chunked import backward
+from .triton_backward import backward
 
 __all__ = ["backward", "forward"]
 
