@@ -17,7 +17,7 @@ import torch
 
 from . import Row
 
-NAMES = ("selective_scan_cpu", "selective_scan_gpu", "hyenadna_million")
+NAMES = ("selective_scan_cpu", "hyenadna_million")
 
 
 def main() -> None:

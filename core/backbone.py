@@ -135,33 +135,67 @@ class Block(nn.Module):
         self, x: Tensor, *, state: State | None = None, cu_seqlens: Tensor | None = None, reverse: bool = False
     ) -> Tensor:
         """(batch, length, d_model) residual stream to the same, whatever dtype the stream is in."""
+        x, branch = self.extend(x, None, state=state, cu_seqlens=cu_seqlens, reverse=reverse)
+        return x + branch
+
+    def extend(
+        self,
+        x: Tensor,
+        branch: Tensor | None,
+        *,
+        state: State | None = None,
+        cu_seqlens: Tensor | None = None,
+        reverse: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """As ``forward``, with the stream as ``x + branch`` before and after.
+
+        The last addition is thereby left to the next norm, which does it in the same pass over memory.
+        """
         if self.mixer is not None:
-            y = self.mixer(self._cast(self.norm(x)), state=state, cu_seqlens=cu_seqlens, reverse=reverse)
-            x = x + self.drop(y)
-        return self._mix_channels(x)
+            h, x = self._normalise(self.norm, x, branch)
+            branch = self.drop(self.mixer(h, state=state, cu_seqlens=cu_seqlens, reverse=reverse))
+        return self._mix_channels(x, branch)
 
     def prefill(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """As ``forward``, and the mixer's state after the last token."""
+        x, branch, state = self.extend_prefill(x, None, state)
+        return x + branch, state
+
+    def extend_prefill(self, x: Tensor, branch: Tensor | None, state: State | None) -> tuple[Tensor, Tensor, State]:
+        """As ``extend``, and the mixer's state after the last token."""
         if self.mixer is not None:
-            y, state = self.mixer.prefill(self._cast(self.norm(x)), state)
-            x = x + self.drop(y)
-        return self._mix_channels(x), state
+            h, x = self._normalise(self.norm, x, branch)
+            branch, state = self.mixer.prefill(h, state)
+            branch = self.drop(branch)
+        return *self._mix_channels(x, branch), state
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token, (batch, d_model)."""
+        x_t, branch, state = self.extend_step(x_t, None, state)
+        return x_t + branch, state
+
+    def extend_step(self, x_t: Tensor, branch: Tensor | None, state: State) -> tuple[Tensor, Tensor, State]:
+        """As ``extend`` for one token, (batch, d_model)."""
         if self.mixer is not None:
-            y, state = self.mixer.step(self._cast(self.norm(x_t)), state)
-            x_t = x_t + y
-        return self._mix_channels(x_t), state
+            h, x_t = self._normalise(self.norm, x_t, branch)
+            branch, state = self.mixer.step(h, state)
+        return *self._mix_channels(x_t, branch), state
 
-    def _mix_channels(self, x: Tensor) -> Tensor:
+    def _mix_channels(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.channel_mixer is None:
-            return x
-        return x + self.drop(self.channel_mixer(self._cast(self.channel_norm(x))))
+            assert branch is not None  # a block has one of the two
+            return x, branch
+        h, x = self._normalise(self.channel_norm, x, branch)
+        return x, self.drop(self.channel_mixer(h))
 
-    def _cast(self, x: Tensor) -> Tensor:
-        """Bring the float32 stream to the type of the weights; autocast does it by itself."""
-        return x.to(next(self.parameters()).dtype)
+    def _normalise(self, norm: nn.Module, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The norm of ``x + branch``, in the dtype in which the mixer computes, and the sum itself."""
+        dtype = next(self.parameters()).dtype
+        if x.is_cuda and torch.is_autocast_enabled("cuda"):
+            dtype = torch.get_autocast_dtype("cuda")  # what the mixer's projection would convert to, in the same pass
+        if branch is None:
+            return norm(x, dtype=dtype), x
+        return norm(x, branch, dtype=dtype)
 
 
 class Backbone(nn.Module):
@@ -191,16 +225,36 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor, *, state: list[State] | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         """Run the stack on whole sequences."""
-        x = self.stream(x)
+        x, branch = self.stream(x), None
         for i, block in enumerate(self.blocks()):
-            x = self.run_block(block, x, None if state is None else state[i], cu_seqlens)
-        return self.final_norm(x)
+            block_state = None if state is None else state[i]
+            if self._called_plainly(block):
+                x, branch = block.extend(x, branch, state=block_state, cu_seqlens=cu_seqlens)
+            else:
+                x, branch = self.run_block(block, _total(x, branch), block_state, cu_seqlens), None
+        return self._normalise(x, branch)
+
+    def _called_plainly(self, block: Block) -> bool:
+        """Whether nothing depends on the block being called as a module with the whole stream: no recomputation (which
+        would have to store two tensors instead of one), no hook, no compiler."""
+        hooks = block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks
+        return not (self._checkpointing or hooks or block._compiled_call_impl)
+
+    @property
+    def _checkpointing(self) -> bool:
+        return self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()
+
+    def _normalise(self, x: Tensor, branch: Tensor | None) -> Tensor:
+        """The final norm, in the dtype of the stream."""
+        if branch is None:
+            return self.final_norm(x)
+        return self.final_norm(x, branch, dtype=torch.promote_types(x.dtype, branch.dtype))[0]
 
     def run_block(
         self, block: Block, x: Tensor, state: State | None = None, cu_seqlens: Tensor | None = None
     ) -> Tensor:
         """Run one block, recomputed in the backward pass if the configuration says so."""
-        if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        if self._checkpointing:
             return checkpoint(block, x, state=state, cu_seqlens=cu_seqlens, use_reentrant=False)
         return block(x, state=state, cu_seqlens=cu_seqlens)
 
@@ -210,11 +264,11 @@ class Backbone(nn.Module):
 
     def prefill(self, x: Tensor, state: list[State] | None = None) -> tuple[Tensor, list[State]]:
         """Run the stack on (the next piece of) sequences and return the state after the last token."""
-        x, after = self.stream(x), []
+        x, branch, after = self.stream(x), None, []
         for i, block in enumerate(self.blocks()):
-            x, block_state = block.prefill(x, None if state is None else state[i])
+            x, branch, block_state = block.extend_prefill(x, branch, None if state is None else state[i])
             after.append(block_state)
-        return self.final_norm(x), after
+        return self._normalise(x, branch), after
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -225,11 +279,15 @@ class Backbone(nn.Module):
 
     def step(self, x_t: Tensor, state: list[State]) -> tuple[Tensor, list[State]]:
         """Advance every block by one token, (batch, d_model)."""
-        x_t, after = self.stream(x_t), []
+        x_t, branch, after = self.stream(x_t), None, []
         for block, block_state in zip(self.blocks(), state, strict=True):
-            x_t, block_state = block.step(x_t, block_state)
+            x_t, branch, block_state = block.extend_step(x_t, branch, block_state)
             after.append(block_state)
-        return self.final_norm(x_t), after
+        return self._normalise(x_t, branch), after
+
+
+def _total(x: Tensor, branch: Tensor | None) -> Tensor:
+    return x if branch is None else x + branch
 
 
 #: Projections that write into the residual stream.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import UserError, nearest
+from .ops import residual_norm
 
 
 def float32_at_least(x: Tensor) -> Tensor:
@@ -14,37 +16,57 @@ def float32_at_least(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-class RMSNorm(nn.Module):
+class _Norm(nn.Module):
+    """What both norms share: a weight, and the addition to a residual stream before the norm."""
+
+    kind: Literal["rms", "layer"]
+    bias: nn.Parameter | None
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(
+        self, x: Tensor, branch: Tensor | None = None, *, dtype: torch.dtype | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Normalise the last dimension of ``x``, in ``dtype`` (default: that of ``x``).
+
+        With ``branch``, what a layer adds to the stream ``x``, the sum is normalised and returned as well, in the
+        wider of both dtypes: on a GPU the addition and the norm are one pass over memory.
+        """
+        if branch is None:
+            return residual_norm(x, self.weight, self.bias, kind=self.kind, eps=self.eps, dtype=dtype)
+        return residual_norm(
+            branch,
+            self.weight,
+            self.bias,
+            x,
+            kind=self.kind,
+            eps=self.eps,
+            return_residual=True,
+            dtype=dtype or x.dtype,
+        )
+
+
+class RMSNorm(_Norm):
     """Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467): ``w · x / sqrt(mean(x²) + eps)``.
 
-    (…, d_model) to the same shape and dtype; the arithmetic is float32 (float64 for float64).
+    (…, d_model) to the same shape; the arithmetic is float32 (float64 for float64).
     """
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        wide = float32_at_least(x)
-        return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(x.dtype)
+    kind = "rms"
+    bias = None
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(_Norm):
     """Layer norm with weight and bias; the arithmetic is float32 (float64 for float64)."""
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model))
-        self.bias = nn.Parameter(torch.zeros(d_model))
+    kind = "layer"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        wide = float32_at_least(x)
-        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
-        return F.layer_norm(wide, self.weight.shape, weight, bias, self.eps).to(x.dtype)
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__(d_model, eps)
+        self.bias = nn.Parameter(torch.zeros(d_model))
 
 
 _NORMS = {"rmsnorm": RMSNorm, "layernorm": LayerNorm}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..norms import float32_at_least
-from ..ops import selective_scan, selective_state_update, short_conv
+from ..ops import selective_scan, selective_state_update, short_conv, short_conv_update
 from .base import SequenceMixer, register_mixer
 
 
@@ -174,10 +174,7 @@ class Mamba(SequenceMixer):
     def step(self, x_t: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         """See :meth:`SequenceMixer.step`; the state is updated in place."""
         u, z = self.in_proj(x_t).chunk(2, dim=-1)
-        window = torch.cat([state.conv, u.unsqueeze(1)], dim=1)
-        state.conv.copy_(window[:, 1:])
-        weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
-        u = F.silu(torch.einsum("bwd,dw->bd", window, weight) + (0 if bias is None else bias)).to(u.dtype)
+        u = short_conv_update(state.conv, u, self.conv1d.weight.squeeze(1), self.conv1d.bias, "silu")
         dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         y = selective_state_update(
             state.ssm,

@@ -7,10 +7,25 @@ nothing and touches no device; the CPU kernels are compiled on their first call 
 
 from __future__ import annotations
 
+from .cauchy import cauchy
 from .linear_scan import linear_scan
 from .long_conv import long_conv
+from .residual_norm import residual_norm
 from .selective_scan import selective_scan
 from .selective_state_update import selective_state_update
 from .short_conv import short_conv
+from .short_conv_update import short_conv_update
+from .vandermonde import vandermonde, vandermonde_moments
 
-__all__ = ["linear_scan", "long_conv", "selective_scan", "selective_state_update", "short_conv"]
+__all__ = [
+    "cauchy",
+    "linear_scan",
+    "long_conv",
+    "residual_norm",
+    "selective_scan",
+    "selective_state_update",
+    "short_conv",
+    "short_conv_update",
+    "vandermonde",
+    "vandermonde_moments",
+]

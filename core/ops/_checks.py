@@ -11,6 +11,7 @@ from ..errors import UserError
 
 _KINDS = {
     "floating": lambda tensor: tensor.is_floating_point(),
+    "complex": lambda tensor: tensor.is_complex(),
     "floating or complex": lambda tensor: tensor.is_floating_point() or tensor.is_complex(),
 }
 

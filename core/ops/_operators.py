@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor
 
 
-def register(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+def register(
+    name: str, function: Callable[..., Any], fake: Callable[..., Any], mutates_args: Sequence[str] = ()
+) -> Any:
     """Define the operator ``name`` with the signature of ``function``; ``fake`` gives shapes and dtypes alone.
 
     Autocast is off inside: an operator chooses its own precision. Returns the overload to call.
     """
-    schema = torch.library.infer_schema(function, mutates_args=())
+    schema = torch.library.infer_schema(function, mutates_args=mutates_args)
     torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(name, "default", _without_autocast(function))
     torch.library.register_fake(name, fake)
@@ -63,11 +66,15 @@ def unpack(gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> list
 
 
 def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` with autocast off, on the GPU of its first argument: Triton launches on the current one."""
+
     @wraps(function)
     def run(first: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not torch.is_autocast_enabled(first.device.type):
-            return function(first, *args, **kwargs)
-        with torch.autocast(first.device.type, enabled=False):
+        with contextlib.ExitStack() as context:
+            if torch.is_autocast_enabled(first.device.type):
+                context.enter_context(torch.autocast(first.device.type, enabled=False))
+            if first.is_cuda and first.device.index != torch.cuda.current_device():
+                context.enter_context(torch.cuda.device(first.device))
             return function(first, *args, **kwargs)
 
     return run

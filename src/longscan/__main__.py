@@ -16,7 +16,7 @@ from .core.report import Section, print_table, write_report
 
 _DOMAIN_HELP = {
     "genomics": "DNA: pretrain, fine-tune, predict (HyenaDNA, Caduceus)",
-    "audio": "audio models",
+    "audio": "waveforms: generate, classify, process (SaShiMi, S4)",
     "vision": "image models",
     "timeseries": "forecasting models",
 }
@@ -27,6 +27,9 @@ def verbs() -> list[Verb]:
     common = [
         Verb("demo", "train, evaluate and predict on real data in a few minutes", "longscan.__main__:demo"),
         Verb("models", "list models and checkpoint formats", "longscan.core.commands:models"),
+        Verb(
+            "bench", "measure the operators beside their peers on this machine", "longscan.core.benchmark.command:bench"
+        ),
         Verb("convert", "rewrite a checkpoint in another format", "longscan.core.commands:convert"),
     ]
     domains = [

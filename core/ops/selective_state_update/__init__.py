@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ...errors import UserError
 from .._checks import check_ranks, check_shape, check_tensor
-from .._dtypes import accumulation_dtype
+from .._dispatch import choose
+from . import plain, registration
+from .arguments import Arguments
+
+#: The backends by name: each takes the checked arguments, advances the state and returns y.
+BACKENDS: dict[str, Callable[[Arguments], Tensor]] = {
+    "reference": plain.run,
+    "cpu": plain.run,
+    "torch": plain.run,
+    "triton": registration.run,
+}
 
 
 def selective_state_update(
@@ -22,6 +32,8 @@ def selective_state_update(
     z: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    *,
+    backend: str | None = None,
 ) -> Tensor:
     """Advance ``state`` in place by one token and return the output; the formulas are those of ``selective_scan``.
 
@@ -36,51 +48,25 @@ def selective_state_update(
         z: gate (batch, dim).
         delta_bias: (dim,).
         delta_softplus: whether the step size is the softplus of ``delta + delta_bias``.
+        backend: "reference", "cpu", "torch" (the same plain PyTorch) or "triton"; by default LONGSCAN_BACKEND, else
+            what suits the device. Where a gradient is needed, and for float64 and complex numbers, "triton" is
+            plain PyTorch too.
 
     Returns:
         y (batch, dim).
 
     Raises:
-        UserError: (a ValueError) for a shape, dtype or device that does not fit; the state is untouched.
+        UserError: (a ValueError) for a shape, dtype, device or backend that does not fit; the state is untouched.
     """
-    _check(state, u, delta, A, B, C, D, z, delta_bias)
-    real = accumulation_dtype(u.dtype)
-    x, dt = u.to(real), delta.to(real)
-    if delta_bias is not None:
-        dt = dt + delta_bias.to(real)
-    if delta_softplus:
-        dt = F.softplus(dt)
-    B_t, C_t = _per_channel(B, u), _per_channel(C, u)
-    state.mul_(torch.exp(dt[..., None] * A.to(state.dtype))).add_((dt * x)[..., None] * B_t.to(state.dtype))
-    y = (state * C_t.to(state.dtype)).sum(-1)
-    if y.is_complex():
-        y = 2 * y.real
-    if D is not None:
-        y = y + D.to(real) * x
-    if z is not None:
-        y = y * F.silu(z.to(real))
-    return y.to(u.dtype)
+    run = choose("selective_state_update", BACKENDS, backend, u.device)
+    arguments = Arguments(state, u, delta, A, B, C, D, z, delta_bias, bool(delta_softplus))
+    check(arguments)
+    return run(arguments)
 
 
-def _per_channel(matrix: Tensor, u: Tensor) -> Tensor:
-    """B or C in any of its layouts, so that it broadcasts with (batch, dim, state)."""
-    batch, dim = u.shape
-    if matrix.ndim == 3:
-        return matrix.repeat_interleave(dim // matrix.shape[1], dim=1)
-    return matrix[:, None] if matrix.shape[0] == batch else matrix
-
-
-def _check(
-    state: Tensor,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-) -> None:
+def check(arguments: Arguments) -> None:
+    """Raise ``UserError`` unless shapes, dtypes and devices fit together."""
+    state, u, delta, A, B, C, D, z, delta_bias, _ = arguments
     name = "selective_state_update"
     check_ranks(name, "u", u, 2, "(batch, dim)")
     check_tensor(name, "u", u, u)

@@ -1,0 +1,126 @@
+"""Timing on a GPU (events, the median, a cold L2 cache) and on a CPU, and peak memory of one run."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .contests import Step
+
+#: How the figures were taken, for the record.
+METHOD = {
+    "cuda": "CUDA events around each run, median; two runs to warm up; a buffer larger than the L2 cache is "
+    "overwritten before each timed run, which also gives the host time to launch; runs of selective_state_update are "
+    "a CUDA graph over several states, divided by their number; peak memory is what one run allocates beside its "
+    "inputs",
+    "cpu": "wall clock of each run, median; two runs to warm up, on the second of which the growth of the resident "
+    "size is sampled",
+}
+_SECONDS = 1.0  # to spend on the timed runs of one contestant, if that is less than their number takes
+_WARM_UP = 2
+_FLUSH = 512 << 20  # bytes: several times the L2 cache of any GPU
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds of one call (the median), their number, and bytes that a run added at its peak."""
+
+    seconds: float
+    repeats: int
+    peak_bytes: int
+
+
+def measure(step: Step, device: str, repeats: int, calls: int = 1, graph: bool = False) -> Measurement:
+    """Time ``step``, which makes ``calls`` calls."""
+    times, peak = _measure_cuda(step, repeats, graph) if device == "cuda" else _measure_cpu(step, repeats)
+    return Measurement(statistics.median(times) / calls, len(times), peak)
+
+
+def _enough(seconds: float, repeats: int) -> int:
+    return max(min(repeats, 3), min(repeats, int(_SECONDS / max(seconds, 1e-9))))
+
+
+def _measure_cuda(step: Step, repeats: int, graph: bool) -> tuple[list[float], int]:
+    for _ in range(_WARM_UP):
+        step()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    step()
+    torch.cuda.synchronize()
+    elapsed = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() - before
+    run: Callable[[], object] = step
+    if graph:
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            step()
+        run = captured.replay
+    flush = torch.empty(_FLUSH, dtype=torch.int8, device="cuda")
+    count = _enough(elapsed, repeats)
+    marks = [[torch.cuda.Event(enable_timing=True) for _ in range(count)] for _ in range(2)]
+    for begin, end in zip(*marks, strict=True):
+        flush.zero_()
+        begin.record()
+        run()
+        end.record()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) / 1e3 for begin, end in zip(*marks, strict=True)], peak
+
+
+def _measure_cpu(step: Step, repeats: int) -> tuple[list[float], int]:
+    step()  # may compile
+    _release_freed_memory()
+    sampler = _Sampler()
+    start = time.perf_counter()
+    step()
+    elapsed = time.perf_counter() - start
+    peak = sampler.stop()
+    times = []
+    for _ in range(_enough(elapsed, repeats)):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return times, peak
+
+
+class _Sampler:
+    """The growth of this process's resident size, looked at every few milliseconds by a thread."""
+
+    def __init__(self) -> None:
+        self._start = self._peak = _resident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.002):
+            self._peak = max(self._peak, _resident())
+
+    def stop(self) -> int:
+        self._stop.set()
+        self._thread.join()
+        return max(self._peak, _resident()) - self._start
+
+
+def _release_freed_memory() -> None:
+    """Give back what earlier contestants freed, which the next one would otherwise reuse without a trace."""
+    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if release is not None:
+        release(0)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not tell."""
+    statistics_file = Path("/proc/self/statm")
+    if not statistics_file.exists():
+        return 0
+    return int(statistics_file.read_text().split()[1]) * 4096

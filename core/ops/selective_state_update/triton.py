@@ -1,0 +1,108 @@
+# mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
+"""One step of the selective scan in Triton: every number of the state is read and written once.
+
+Nothing but the output is allocated and nothing is asked of the host, so a CUDA graph can hold the call. A program
+holds the states of a few channels of one sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .._triton import silu, softplus
+from .arguments import Arguments
+
+_ELEMENTS = 512  # of the state, in a program
+
+
+@triton.jit
+def _matrix(
+    pointer, batch, channel, state, here, batch_stride, row_stride, channels_per_row,
+    states, SHARED: tl.constexpr,
+):  # fmt: skip
+    """B or C for every channel and state: one row for all channels (SHARED), or one for each few of them."""
+    if SHARED:
+        place = batch * batch_stride + state[None, :]
+        values = tl.load(pointer + place, (state < states)[None, :], 0.0)
+    else:
+        row = (channel // channels_per_row).to(tl.int64)[:, None]
+        values = tl.load(pointer + batch * batch_stride + row * row_stride + state[None, :], here, 0.0)
+    return values.to(tl.float32)
+
+
+@triton.jit
+def _step(
+    state, u, delta, A, B, C, D, z, bias, y,
+    dim, states, state_batch, state_channel, state_state, u_batch, delta_batch, z_batch, A_channel, A_state,
+    B_batch, B_row, B_channels, C_batch, C_row, C_channels,
+    CHANNELS: tl.constexpr, STATES: tl.constexpr, B_SHARED: tl.constexpr, C_SHARED: tl.constexpr,
+    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
+):  # fmt: skip
+    batch = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
+    number = tl.arange(0, STATES)
+    known = channel < dim
+    here = known[:, None] & (number < states)[None, :]
+    place = state + batch * state_batch + channel.to(tl.int64)[:, None] * state_channel + number[None, :] * state_state
+    before = tl.load(place, here, 0.0).to(tl.float32)
+    rates = tl.load(A + channel.to(tl.int64)[:, None] * A_channel + number[None, :] * A_state, here, 0.0).to(tl.float32)
+    x = tl.load(u + batch * u_batch + channel, known, 0.0).to(tl.float32)
+    dt = tl.load(delta + batch * delta_batch + channel, known, 0.0).to(tl.float32)
+    if HAS_BIAS:
+        dt += tl.load(bias + channel, known, 0.0).to(tl.float32)
+    if SOFTPLUS:
+        dt = softplus(dt)
+    entering = _matrix(B, batch, channel, number, here, B_batch, B_row, B_channels, states, B_SHARED)
+    leaving = _matrix(C, batch, channel, number, here, C_batch, C_row, C_channels, states, C_SHARED)
+    after = tl.exp(dt[:, None] * rates) * before + (dt * x)[:, None] * entering
+    after = after.to(state.dtype.element_ty)
+    tl.store(place, after, here)
+    total = tl.sum(tl.where(here, after.to(tl.float32) * leaving, 0.0), 1)
+    if HAS_D:
+        total += tl.load(D + channel, known, 0.0).to(tl.float32) * x
+    if HAS_Z:
+        total *= silu(tl.load(z + batch * z_batch + channel, known, 0.0).to(tl.float32))
+    tl.store(y + batch * dim + channel, total.to(y.dtype.element_ty), known)
+
+
+def _adjacent(tensor: Tensor | None, like: Tensor) -> Tensor:
+    """With neighbours of the last axis adjacent in memory; ``like`` stands in for what is None."""
+    tensor = like if tensor is None else tensor
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _layout(matrix: Tensor, batch: int, dim: int) -> tuple[Tensor, int, int, int, bool]:
+    """B or C, its strides along batch and rows, the channels that share a row, and whether all of them do."""
+    matrix = _adjacent(matrix, matrix)
+    if matrix.ndim == 3:
+        groups = matrix.shape[1]
+        return matrix, matrix.stride(0), matrix.stride(1), dim // groups, groups == 1
+    if matrix.shape[0] == batch:
+        return matrix, matrix.stride(0), 0, 1, True
+    return matrix, 0, matrix.stride(0), 1, False
+
+
+def run(arguments: Arguments) -> Tensor:
+    """Advance the state in place and return y."""
+    state, u, delta, A, B, C, D, z, bias, delta_softplus = arguments
+    batch, dim = u.shape
+    states = A.shape[1]
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    u, delta = _adjacent(u, u), _adjacent(delta, u)
+    D, gate, offsets = (_adjacent(tensor, u) for tensor in (D, z, bias))
+    B, B_batch, B_row, B_channels, B_shared = _layout(B, batch, dim)
+    C, C_batch, C_row, C_channels, C_shared = _layout(C, batch, dim)
+    width = triton.next_power_of_2(states)
+    channels = max(1, min(_ELEMENTS // width, triton.next_power_of_2(dim)))
+    _step[(batch, triton.cdiv(dim, channels))](
+        state, u, delta, A, B, C, D, gate, offsets, y,
+        dim, states, *state.stride(), u.stride(0), delta.stride(0), gate.stride(0), *A.stride(),
+        B_batch, B_row, B_channels, C_batch, C_row, C_channels,
+        CHANNELS=channels, STATES=width, B_SHARED=B_shared, C_SHARED=C_shared,
+        HAS_D=arguments.D is not None, HAS_Z=z is not None, HAS_BIAS=bias is not None, SOFTPLUS=delta_softplus,
+        num_warps=max(1, min(8, channels * width // 256)),
+    )  # fmt: skip
+    return y
