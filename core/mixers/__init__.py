@@ -3,14 +3,32 @@
 from .attention import Attention
 from .base import SequenceMixer, State, clone_state, create_mixer, list_mixers, register_mixer
 from .bidirectional import Bidirectional
+from .dss import DSS
+from .gss import GSS
 from .hyena import Hyena
+from .longconv import LongConv
+from .lru import LRU
 from .mamba import Mamba
+from .mega_ema import MegaEMA
+from .s4 import S4
+from .s4d import S4D
+from .s5 import S5
+from .sgconv import SGConv
 
 __all__ = [
+    "DSS",
+    "GSS",
+    "LRU",
+    "S4",
+    "S4D",
+    "S5",
     "Attention",
     "Bidirectional",
     "Hyena",
+    "LongConv",
     "Mamba",
+    "MegaEMA",
+    "SGConv",
     "SequenceMixer",
     "State",
     "clone_state",
