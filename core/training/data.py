@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ class ResumableLoader:
         epoch, batch = position.begin()
         assert self.loader.batch_size is not None
         self._sampler.set_position(epoch, batch * self.loader.batch_size)
-        for item in self.loader:
+        for item in _plain_errors(self.loader):
             position.batch += 1
             yield item
 
@@ -103,7 +103,7 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self._sampler, LengthBatches):
-            for number, batch in enumerate(self.loader):
+            for number, batch in enumerate(_plain_errors(self.loader)):
                 if self._sampler.world_size > 1:
                     rows = len(batch["input_ids"])
                     batch["padding"] = torch.full((rows,), self._sampler.is_padding(number))
@@ -111,7 +111,7 @@ class EvaluationLoader:
             return
         position = 0
         assert self.loader.batch_size is not None
-        for batch in self.loader:
+        for batch in _plain_errors(self.loader):
             if self._sampler.world_size > 1:
                 size = min(self.loader.batch_size, len(self._sampler) - position)
                 padding = [self._sampler.is_padding(position + row) for row in range(size)]
@@ -325,6 +325,18 @@ class ResumableDataModule(pl.LightningDataModule):
     def __getstate__(self) -> dict[str, Any]:
         # Loader processes that are spawned receive ``collate`` and with it this object: they need neither of these.
         return self.__dict__ | {"trainer": None} | dict.fromkeys(("train_set", "val_set", "test_set", "predict_set"))
+
+
+def _plain_errors(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches; a mistake of the user that a loader process found is told in its one line, as without one."""
+    try:
+        yield from batches
+    except UserError as error:
+        if not str(error).startswith("Caught "):
+            raise
+        # torch puts the traceback of the process before the message.
+        line = str(error).rstrip().splitlines()[-1]
+        raise UserError(line.partition(f"{UserError.__name__}: ")[2] or line) from error
 
 
 def _start_worker(worker: int, *, parent: int) -> None:

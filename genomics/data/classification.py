@@ -14,10 +14,10 @@ import torch
 from ...core.errors import UserError
 from ...core.training.data import ResumableDataModule
 from ...core.training.folds import check_folds, stratified_folds
+from ...core.training.hold_out import chosen_rows
 from ..datasets import DATASETS, dataset_path
 from ..tokenizer import DNATokenizer
 from .files import known_names
-from .hold_out import chosen_rows
 from .samples import SequenceDataset
 from .tables import Records, is_fasta, read_fasta_table, read_table
 from .target_columns import TargetKind, TargetReader, is_integer, sorted_labels, target_reader

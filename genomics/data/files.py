@@ -12,26 +12,11 @@ from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 from ...core.errors import UserError, nearest
+from ...core.files import require_file
+
+__all__ = ["GZIP_MAGIC", "cache_folder", "is_gzip", "known_names", "open_binary", "open_text", "require_file"]
 
 GZIP_MAGIC = b"\x1f\x8b"
-
-
-def require_file(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that exists and can be read, absolute, ``~`` expanded; symbolic links stay.
-
-    Raises:
-        UserError: nothing there, a folder, no permission, or an empty file.
-    """
-    file = Path(os.path.abspath(Path(path).expanduser()))
-    if file.is_dir():
-        raise UserError(f"{file}: is a folder; name a file in it")
-    if not file.exists():
-        raise UserError(f"{file}: no such file; check the path")
-    if not os.access(file, os.R_OK):
-        raise UserError(f"{file}: no permission to read it; change its mode or copy it")
-    if file.stat().st_size == 0:
-        raise UserError(f"{file}: the file is empty; copy or download it again")
-    return file
 
 
 def is_gzip(path: Path) -> bool:
