@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..cli import Parser
 from ..errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from .contests import Contest
 
 #: Operators by name: each is a module beside this one, with ``contests(options)``.
 OPERATORS = ("selective_scan", "bidirectional_scan", "short_conv", "residual_norm", "selective_state_update", "mamba")
@@ -27,6 +32,7 @@ def bench(argv: Sequence[str]) -> int:
         metavar="NAME,…",
         help=f"which: {', '.join(OPERATORS)} (default: all)",
     )
+    parser.add_argument("--peers", metavar="NAME,…", help="only these peers, such as mamba-ssm (default: all)")
     parser.add_argument(
         "--shapes", choices=("large", "small", "all"), help="sizes (default: large on a GPU, small on a CPU)"
     )
@@ -61,6 +67,8 @@ def bench(argv: Sequence[str]) -> int:
     contests = [
         contest for name in names for contest in importlib.import_module(f".{name}", __package__).contests(options)
     ]
+    if arguments.peers is not None:
+        contests = _with_peers(contests, [name.strip() for name in arguments.peers.split(",") if name.strip()])
     chip = Chip.measured() if device == "cuda" else None
     setting = describe(options, chip)
     outcomes = run(contests, options, chip, arguments.repeats)
@@ -69,3 +77,15 @@ def bench(argv: Sequence[str]) -> int:
         write(arguments.output, setting, outcomes)
         print(f"\nwrote {arguments.output}")
     return 0
+
+
+def _with_peers(contests: Sequence[Contest], wanted: list[str]) -> list[Contest]:
+    """The contests with the peers whose names begin with one of these."""
+    known = sorted({peer for contest in contests for peer in contest.peers})
+    for name in wanted:
+        if not any(peer.startswith(name) for peer in known):
+            raise UserError(f"--peers: {name!r} is unknown; {nearest(name, known)}")
+    return [
+        replace(contest, peers={peer: maker for peer, maker in contest.peers.items() if peer.startswith(tuple(wanted))})
+        for contest in contests
+    ]

@@ -29,8 +29,9 @@ def check_tensor(operator: str, name: str, tensor: Tensor, like: Tensor, kind: s
 def check_shape(operator: str, name: str, tensor: Tensor, *allowed: tuple[Sequence[int], str]) -> None:
     """The shape of ``tensor`` is one of ``allowed``, each a (shape, description); -1 stands for any size."""
     for shape, _ in allowed:
+        # Comparisons, not membership in a tuple, which the compiler takes to be false for sizes that are symbols.
         if tensor.ndim == len(shape) and all(
-            want in (-1, have) for have, want in zip(tensor.shape, shape, strict=True)
+            want == -1 or want == have for have, want in zip(tensor.shape, shape, strict=True)
         ):
             return
     expected = " or ".join(f"{description} = {_show(shape)}" for shape, description in allowed)

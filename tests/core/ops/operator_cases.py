@@ -83,7 +83,7 @@ def run(function: Callable[..., Any], inputs: Inputs, backend: str, **options: A
         gradient = torch.randn(output.shape, generator=generator, dtype=torch.float64)
         if output.is_complex():
             gradient = torch.complex(gradient, torch.randn(output.shape, generator=generator, dtype=torch.float64))
-        gradients.append(gradient.to(output.dtype))
+        gradients.append(gradient.to(output.device, output.dtype))
     found = torch.autograd.grad(outputs, list(leaves.values()), gradients)
     named = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
     return named | {f"gradient of {name}": gradient for name, gradient in zip(leaves, found, strict=True)}

@@ -203,6 +203,25 @@ def test_compiles_by_default_with_packing_and_state() -> None:
         torch.compile(call, fullgraph=True, backend="aot_eager")(torch.tensor([0, 3, 4]))
 
 
+def test_compiles_again_when_sizes_become_symbols() -> None:
+    torch._dynamo.reset()
+
+    def call(a: Tensor, x: Tensor, state: Tensor, weight: Tensor) -> Tensor:
+        y = linear_scan(a, x, initial_state=state)
+        assert isinstance(y, Tensor)
+        return short_conv(y, weight, activation="silu")  # type: ignore[return-value]
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for batch, length, dim in ((2, 9, 6), (3, 11, 7), (4, 5, 8)):
+        inputs = (
+            torch.rand(batch, length, dim),
+            torch.randn(batch, length, dim),
+            torch.randn(batch, dim),
+            torch.randn(dim, 4),
+        )
+        assert distance(compiled(*inputs), call(*inputs)) < 1e-6
+
+
 def test_a_step_compiles() -> None:
     torch._dynamo.reset()
     inputs = selective_scan_inputs(2, 1, dtype=torch.float32)
