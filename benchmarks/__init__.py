@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from longscan.core.benchmark.memory import ResidentMemory, release_freed_memory
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ def measure(run: Callable[[], object], repeats: int, warm_up: int = 1) -> Measur
     for index in range(warm_up + repeats):
         watch = index == 0
         if watch:
-            _release_freed_memory()
-        sampler = _Sampler() if watch else None
+            release_freed_memory()
+        sampler = ResidentMemory() if watch else None
         start = time.perf_counter()
         run()
         elapsed = time.perf_counter() - start
@@ -56,38 +54,3 @@ def measure(run: Callable[[], object], repeats: int, warm_up: int = 1) -> Measur
         if index >= warm_up:
             seconds.append(elapsed)
     return Measurement(seconds, max(sampled))
-
-
-class _Sampler:
-    """The growth of this process's resident size, looked at every few milliseconds by a thread."""
-
-    def __init__(self) -> None:
-        self._start = self._peak = _resident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.002):
-            self._peak = max(self._peak, _resident())
-
-    def stop(self) -> int:
-        self._stop.set()
-        self._thread.join()
-        return self._peak - self._start
-
-
-def _release_freed_memory() -> None:
-    """Give back what earlier contestants freed, which the next one would otherwise reuse without a trace."""
-    gc.collect()
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if release is not None:
-        release(0)
-
-
-def _resident() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not tell."""
-    statistics_file = Path("/proc/self/statm")
-    if not statistics_file.exists():
-        return 0
-    return int(statistics_file.read_text().split()[1]) * 4096

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from .contests import Step
+from .memory import ResidentMemory, release_freed_memory
 
 #: How the figures were taken, for the record.
 METHOD = {
@@ -80,8 +78,8 @@ def _measure_cuda(step: Step, repeats: int, graph: bool) -> tuple[list[float], i
 
 def _measure_cpu(step: Step, repeats: int) -> tuple[list[float], int]:
     step()  # may compile
-    _release_freed_memory()
-    sampler = _Sampler()
+    release_freed_memory()
+    sampler = ResidentMemory()
     start = time.perf_counter()
     step()
     elapsed = time.perf_counter() - start
@@ -92,37 +90,3 @@ def _measure_cpu(step: Step, repeats: int) -> tuple[list[float], int]:
         step()
         times.append(time.perf_counter() - start)
     return times, peak
-
-
-class _Sampler:
-    """The growth of this process's resident size, looked at every few milliseconds by a thread."""
-
-    def __init__(self) -> None:
-        self._start = self._peak = _resident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.002):
-            self._peak = max(self._peak, _resident())
-
-    def stop(self) -> int:
-        self._stop.set()
-        self._thread.join()
-        return max(self._peak, _resident()) - self._start
-
-
-def _release_freed_memory() -> None:
-    """Give back what earlier contestants freed, which the next one would otherwise reuse without a trace."""
-    release = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if release is not None:
-        release(0)
-
-
-def _resident() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not tell."""
-    statistics_file = Path("/proc/self/statm")
-    if not statistics_file.exists():
-        return 0
-    return int(statistics_file.read_text().split()[1]) * 4096
