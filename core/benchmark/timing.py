@@ -16,8 +16,8 @@ from .memory import ResidentMemory, release_freed_memory
 METHOD = {
     "cuda": "CUDA events around each run, median; two runs to warm up; a buffer larger than the L2 cache is "
     "overwritten several times before each timed run, so that the host is done launching when it begins; runs of "
-    "selective_state_update are a CUDA graph over several states, divided by their number; peak memory is what one run allocates beside its "
-    "inputs",
+    "selective_state_update are a CUDA graph over several states, divided by their number; peak memory is what one "
+    "run allocates beside its inputs",
     "cpu": "wall clock of each run, median; two runs to warm up, on the second of which the growth of the resident "
     "size is sampled",
 }
