@@ -179,8 +179,19 @@ def from_pretrained(
             ours[names[key]] = tensor
         elif not (foreign.computed(key) or foreign.is_head(key)):
             ours[key] = tensor
-    _load(model, ours, checkpoint, strict, original, overrides)
+    _load(model, _fitted(model, ours, original, path), checkpoint, strict, original, overrides)
     return model.eval()
+
+
+def _fitted(model: nn.Module, tensors: dict[str, Tensor], original: Any, path: Path) -> dict[str, Tensor]:
+    """Let a model that can (``fit_weights``) fit weights of the stored configuration to what overrides made of it."""
+    fit = getattr(model, "fit_weights", None)
+    if fit is None:
+        return tensors
+    try:
+        return fit(tensors, original)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _locate(name_or_path: str | Path, revision: str | None, local_files_only: bool) -> Path:
@@ -192,7 +203,7 @@ def _locate(name_or_path: str | Path, revision: str | None, local_files_only: bo
             return entry.folder
         if entry.hub is None:
             raise UserError(f"model {name!r} has no published weights; use create_model for random ones")
-        return _download(entry.hub, revision, local_files_only)
+        return _download(entry.hub, revision, local_files_only, entry.hub_file)
     path = Path(name).expanduser()
     if path.exists():
         return path
@@ -203,20 +214,21 @@ def _locate(name_or_path: str | Path, revision: str | None, local_files_only: bo
     raise unknown_model(name)
 
 
-def _download(repository: str, revision: str | None, local_files_only: bool) -> Path:
-    """Return the folder of a hub repository's snapshot, from the cache where it is there."""
+def _download(repository: str, revision: str | None, local_files_only: bool, file: str | None = None) -> Path:
+    """Return the folder of a hub repository's snapshot, or one ``file`` of it, from the cache where it is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(
+        folder = Path(
             snapshot_download(
                 repository,
                 revision=revision,
                 local_files_only=local_files_only,
-                allow_patterns=["*.json", "*.safetensors", "*.bin", "*.ckpt", "*.pt", "*.pth"],
+                allow_patterns=[file] if file else ["*.json", "*.safetensors", "*.bin", "*.ckpt", "*.pt", "*.pth"],
             )
         )
+        return folder / file if file else folder
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -261,6 +273,7 @@ def _load_own(checkpoint: Checkpoint, stored: dict[str, Any], strict: bool, over
         tensors = merge_lora(tensors, checkpoint.extra["longscan"]["model"].get("adapter"))
     aliases = {alias for alias, _ in tied(model)}
     tensors = {key: value for key, value in tensors.items() if key not in aliases}
+    tensors = _fitted(model, tensors, original, checkpoint.path)
     _load(model, tensors, checkpoint, strict, original, overrides)
     return model.eval()
 
@@ -311,12 +324,13 @@ def _load(
 ) -> None:
     """Copy weights in, or raise an error that lists what does not fit."""
     targets = unique_parameters(model)
+    head = getattr(model, "head_prefix", "head.")
     if (fresh := _other_classes(original, overrides)) or _other_head(original, overrides):
         fits = {
             key for key, value in targets.items() if key in tensors and tensors[key].shape == value.shape and not fresh
         }
-        targets = {key: value for key, value in targets.items() if not key.startswith("head.") or key in fits}
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("head.") or key in fits}
+        targets = {key: value for key, value in targets.items() if not key.startswith(head) or key in fits}
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(head) or key in fits}
     misshapen = [
         f"{key} is {tuple(tensors[key].shape)}, expected {tuple(value.shape)}"
         for key, value in targets.items()
@@ -330,10 +344,9 @@ def _load(
     if strict and any(problems.values()):
         text = "; ".join(f"{kind}: {_abridge(keys)}" for kind, keys in problems.items() if keys)
         raise UserError(f"{checkpoint.path}: its weights do not fit {type(model).__name__}: {text}")
-    with torch.no_grad():
-        for key, value in targets.items():
-            if key in tensors and tensors[key].shape == value.shape:
-                value.copy_(tensors[key])
+    fitting = {k: tensors[k] for k, value in targets.items() if k in tensors and tensors[k].shape == value.shape}
+    # Through the modules, some of which note what they load beside the tensors (the length of a kernel).
+    model.load_state_dict(fitting, strict=False)
 
 
 def _abridge(keys: list[str], limit: int = 8) -> str:

@@ -39,6 +39,8 @@ class ModelEntry:
     """Other names, above all the published ones."""
     hub: str | None = None
     """Hub repository of its published weights."""
+    hub_file: str | None = None
+    """The file in it, where it holds several models."""
     folder: Path | None = None
     """Folder with weights that ship in the package."""
     description: str = ""

@@ -65,7 +65,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         r"initial_state has shape \(1, 5\), expected \(batch, dim\) = \(1, 6\)",
     ),
     (lambda: recurrence(initial_state=N(1, 6) + 0j), r"initial_state has dtype torch.complex64, expected a floating"),
-    (lambda: recurrence(backend="mamba_ssm"), r"backend='mamba_ssm' is unknown; known: reference, cpu, torch$"),
+    (lambda: recurrence(backend="mamba_ssm"), r"backend='mamba_ssm' is unknown; known: reference, cpu, torch, triton$"),
     (lambda: recurrence(cu_seqlens=[0, 7]), r"cu_seqlens is list, expected an int32 or int64 tensor"),
     (lambda: recurrence(cu_seqlens=torch.tensor([0.0, 7.0])), r"cu_seqlens is torch.float32, expected an int32"),
     (lambda: recurrence(cu_seqlens=torch.tensor([[0, 7]])), r"cu_seqlens has shape \(1, 2\), expected \(num_seq"),
