@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .compression import CompressorDataModule
     from .effects import EffectDataModule
     from .files import AudioFormat, AudioInfo, read_audio, read_info
+    from .waveforms import WaveformDataModule
     from .writing import write_audio
 
 _MODULES = {
@@ -23,6 +24,7 @@ _MODULES = {
     "AudioTokenDataModule": "autoregressive",
     "CompressorDataModule": "compression",
     "EffectDataModule": "effects",
+    "WaveformDataModule": "waveforms",
     "read_audio": "files",
     "read_info": "files",
     "write_audio": "writing",
@@ -35,6 +37,7 @@ __all__ = [
     "AudioTokenDataModule",
     "CompressorDataModule",
     "EffectDataModule",
+    "WaveformDataModule",
     "read_audio",
     "read_info",
     "write_audio",

@@ -1,0 +1,1 @@
+"""What ``longscan audio`` does beside training, one module per verb."""

@@ -1,0 +1,146 @@
+"""New audio from autoregressive models of codes, sample by sample, and the likelihood of recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import UserError
+from ..core.generation import sampling_logits
+
+_NUMBERS = 4096  # random numbers that a stream draws at once
+
+
+@torch.inference_mode()
+def sample_codes(
+    model: Any,
+    prompt: np.ndarray,
+    frames: int,
+    seeds: Sequence[int],
+    *,
+    zero: int,
+    device: torch.device | str = "cpu",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    greedy: bool = False,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Continue a prompt with ``len(seeds)`` streams at once.
+
+    The model reads ``zero`` first, then the prompt, then what was drawn. A stream's random numbers depend on its own
+    seed alone, so neither the size of the batch nor its other streams change what is drawn (to the rounding of the
+    model's arithmetic).
+
+    Args:
+        model: has ``init_state``, ``prefill(ids, state)`` and ``step(ids, state)``.
+        prompt: int64 (length,), which all streams begin with; may be empty.
+        frames: codes to draw.
+        seeds: of the streams, 0 or more.
+        zero: the first input.
+        device: of the model.
+        temperature: divides the logits.
+        top_k: draw from the k most probable codes.
+        top_p: draw from the fewest codes that together have this probability.
+        greedy: take the most probable code.
+        progress: called with the number of codes after each step.
+
+    Returns:
+        The codes drawn, int64 (streams, frames), and their log-probabilities in nats under the model itself, before
+        temperature and truncation, float32 (streams, frames).
+
+    Raises:
+        UserError: a number out of range.
+    """
+    if frames < 1:
+        raise UserError(f"{frames} frames to generate; give at least 1")
+    check_sampling(temperature, top_k, top_p)
+    plain = temperature == 1 and top_k is None and top_p is None
+    codes = torch.empty(frames, len(seeds), dtype=torch.int64, device=device)
+    scores = torch.empty(frames, len(seeds), device=device)
+    given = torch.from_numpy(np.concatenate([[zero], np.asarray(prompt, dtype=np.int64)])).to(device)
+    logits, state = model.prefill(given.expand(len(seeds), -1), model.init_state(len(seeds), device))
+    logits = logits[:, -1]
+    numbers = _uniform(seeds, device)
+    for frame in range(frames):
+        if frame:
+            logits, state = model.step(codes[frame - 1], state)
+        own = logits.float().log_softmax(-1)
+        if greedy:
+            torch.argmax(own, -1, out=codes[frame])
+        else:
+            drawn_from = own.exp() if plain else _narrowed(logits, temperature, top_k, top_p).softmax(-1)
+            codes[frame] = draw(drawn_from, next(numbers))
+        scores[frame] = own.gather(-1, codes[frame].unsqueeze(-1)).squeeze(-1)
+        progress(len(seeds))
+    return codes.T.cpu().numpy(), scores.T.cpu().numpy()
+
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    """Check the options of sampling.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    if not temperature > 0:
+        raise UserError(f"--temperature {temperature:g}: must be above 0; for the most probable code --greedy")
+    if top_k is not None and top_k < 1:
+        raise UserError(f"--top-k {top_k}: must be at least 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UserError(f"--top-p {top_p:g}: must lie above 0 and be at most 1")
+
+
+def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return the codes (streams,) at which the cumulative probabilities (streams, codes) pass ``uniform`` (streams,).
+
+    One number draws one code, so a stream's draw depends on its own number alone; a code of probability 0 adds nothing
+    to the sum and is never drawn.
+    """
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    return (cumulative <= (uniform * cumulative[:, -1]).unsqueeze(-1)).sum(-1)
+
+
+def _narrowed(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
+    return sampling_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+
+
+def _uniform(seeds: Sequence[int], device: torch.device | str) -> Iterator[Tensor]:
+    """Yield one number of each stream, float64 (streams,) in [0, 1), without end.
+
+    They have 24 bits, so that a number times a sum near 1 cannot be rounded up to the sum.
+    """
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    while True:
+        block = np.stack([generator.random(_NUMBERS, dtype=np.float32) for generator in generators], 1)
+        yield from torch.from_numpy(block.astype(np.float64)).to(device)
+
+
+def stream_seeds(seed: int, count: int) -> list[int]:
+    """Return the seeds of ``count`` streams, a pure function of ``seed`` and the number of each."""
+    return [
+        int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0])
+        for number in range(count)
+    ]
+
+
+@torch.inference_mode()
+def code_log_likelihood(
+    model: Any, codes: np.ndarray, *, zero: int, device: torch.device | str = "cpu", block: int = 1 << 15
+) -> float:
+    """Return the log-likelihood of codes (frames,) in nats, each given those before it, summed in float64.
+
+    The model reads ``block`` codes at a time and carries its state, so that memory does not grow with the recording.
+    """
+    inputs = np.concatenate([[zero], codes[:-1]]).astype(np.int64)
+    state, total = model.init_state(1, device), 0.0
+    for begin in range(0, len(codes), block):
+        ids = torch.from_numpy(inputs[begin : begin + block]).to(device)
+        targets = torch.from_numpy(np.asarray(codes[begin : begin + block], dtype=np.int64)).to(device)
+        logits, state = model.prefill(ids[None], state)
+        own = logits[0].float().log_softmax(-1)
+        total += float(own.gather(-1, targets[:, None]).double().sum())
+    return total

@@ -1,0 +1,137 @@
+"""An audio model ready to be asked: on its device, with the card of what it was trained on."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.errors import UserError
+from .card import AudioCard, Control, read_card
+from .data.files import AudioFormat
+from .quantization import Quantizer
+
+
+@dataclass(frozen=True)
+class AudioModel:
+    """A model and its card.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        card: what it was trained on.
+        name: as it was asked for.
+        device: where it computes.
+    """
+
+    model: Any
+    card: AudioCard
+    name: str
+    device: torch.device
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """How samples become the codes that it models."""
+        return Quantizer(**(self.card.quantizer or {}))
+
+    def file_format(self, arguments: argparse.Namespace, *, resample: bool = True) -> AudioFormat:
+        """Return what files must be for it, and what the options allow to convert."""
+        return AudioFormat(
+            self.card.sample_rate,
+            self.card.channels,
+            resample and arguments.resample,
+            arguments.mixdown,
+            flags="--",
+        )
+
+    def needs(self, *methods: str, what: str) -> None:
+        """Check that the model can be asked for something.
+
+        Raises:
+            UserError: it lacks one of ``methods``; ``what`` says which kind of model is wanted.
+        """
+        for method in methods:
+            if not callable(getattr(self.model, method, None)):
+                raise UserError(f"{self.name}: {type(self.model).__name__} is not {what}; choose another --model")
+
+
+def load_model(arguments: argparse.Namespace) -> AudioModel:
+    """Load the model that the options of `commands.options.add_model_arguments` name.
+
+    Raises:
+        UserError: an unknown model, a device that is not there, or weights without a card where ``--sample-rate`` is
+            not given.
+    """
+    import longscan
+
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise UserError(f"--threads {arguments.threads}: must be at least 1")
+        torch.set_num_threads(arguments.threads)
+    device = _device(arguments.device)
+    model: Any = longscan.from_pretrained(arguments.model, revision=arguments.revision)
+    card = read_card(_place(arguments.model, arguments.revision))
+    if card is None:
+        card = card_of(model, arguments.sample_rate)
+        if card is None:
+            raise UserError(
+                f"{arguments.model}: has no audio.json that tells its sample rate; give --sample-rate (in hertz)"
+            )
+    elif arguments.sample_rate is not None and arguments.sample_rate != card.sample_rate:
+        raise UserError(
+            f"--sample-rate {arguments.sample_rate}: {arguments.model} was trained at {card.sample_rate} Hz; leave "
+            "--sample-rate away"
+        )
+    return AudioModel(model.eval().to(device), card, arguments.model, device)
+
+
+def card_of(model: Any, sample_rate: int | None = None) -> AudioCard | None:
+    """Return what the model's own configuration says of its data; None where nobody tells the sample rate."""
+    config = getattr(model, "config", None)
+    rate = getattr(config, "sample_rate", None) if sample_rate is None else sample_rate
+    if rate is None:
+        return None
+    quantizer = getattr(model, "quantizer", None) if getattr(config, "vocab_size", None) else None
+    return AudioCard(
+        sample_rate=rate,
+        quantizer=None if quantizer is None else dataclasses.asdict(quantizer),
+        class_names=getattr(config, "class_names", None),
+        channels=getattr(config, "in_channels", 1),
+        controls=tuple(Control(name=name) for name in getattr(config, "control_names", None) or ()),
+    )
+
+
+def note(text: str) -> None:
+    """Tell the user something on standard error."""
+    print(f"longscan: note: {text}", file=sys.stderr)
+
+
+def _place(name: str, revision: str | None) -> Path:
+    """Return the folder or file that ``from_pretrained`` has just read."""
+    from ..core.registry import find_model
+
+    entry, path = find_model(name), Path(name).expanduser()
+    if entry is not None and entry.folder is not None and not path.exists():
+        return entry.folder
+    if path.exists():
+        return path
+    from huggingface_hub import snapshot_download
+
+    repository = name if entry is None or entry.hub is None else entry.hub
+    return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name}: cannot be used ({reason}); use cpu or auto") from error
+    return device

@@ -1,0 +1,11 @@
+"""What audio models are trained to do."""
+
+from __future__ import annotations
+
+from .autoregressive import WaveformModeling
+from .classification import AudioClassification
+from .diffusion import WaveformDiffusion
+from .effects import EffectRegression
+from .export import ExportAudioModel
+
+__all__ = ["AudioClassification", "EffectRegression", "ExportAudioModel", "WaveformDiffusion", "WaveformModeling"]
