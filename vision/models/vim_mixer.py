@@ -1,0 +1,186 @@
+"""The mixer of Vision Mamba: a Mamba that reads the sequence from both ends (Zhu et al. 2024, arXiv:2401.09417)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...core.errors import UserError
+from ...core.mixers.base import State, register_mixer
+from ...core.mixers.mamba import Mamba
+from ...core.norms import float32_at_least
+from ...core.ops import selective_scan, short_conv
+
+Directions = Literal["v2", "v1", "none"]
+
+
+@register_mixer("vim")
+class VimMixer(Mamba):
+    """Two selective scans, one from the first token and one from the last, between shared projections.
+
+    With ``scan(…)`` Mamba's convolution, step sizes and scan, gated by ``z`` (:class:`~longscan.core.mixers.Mamba`)::
+
+        [u | z] = in_proj(x)
+        v2:    y = scan(u, z; forward weights) + scan←(u, z; weights with suffix b)       halved with divide_out
+        v1:    as v2, but both directions share everything except A, and the convolution is causal for both
+        none:  y = scan(u, z), causal
+        out = out_proj(y) · gamma
+
+    The reverse scan indexes backwards; nothing is flipped. Parameter names are the published ones: ``conv1d_b``,
+    ``x_proj_b``, ``dt_proj_b``, ``A_b_log`` and ``D_b`` belong to the reverse direction.
+
+    Args:
+        d_model: width of the input and output.
+        directions: ``"v2"``, ``"v1"`` or ``"none"``, Vim's ``bimamba_type``.
+        divide_out: halve the sum of both directions ("div2"), which keeps activations small; for ``"v2"`` alone.
+        layer_scale: initial value of the factor ``gamma`` (d_model) on the output; ``None`` has no such factor.
+        init: ``"fixed"`` draws the step sizes of the reverse direction by the same rule as those of the forward one;
+            ``"vim"`` leaves their bias at zero as the original code does, so that the reverse direction starts with a
+            step of 0.69 and forgets at once.
+        options: those of :class:`~longscan.core.mixers.Mamba`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        directions: Directions = "v2",
+        divide_out: bool = True,
+        layer_scale: float | None = None,
+        init: Literal["fixed", "vim"] = "fixed",
+        **options: Any,
+    ) -> None:
+        super().__init__(d_model, **options)
+        if directions not in ("v2", "v1", "none"):
+            raise UserError(f"mixer 'vim': directions is {directions!r}; expected 'v2', 'v1' or 'none'")
+        if init not in ("fixed", "vim"):
+            raise UserError(f"mixer 'vim': init is {init!r}; expected 'fixed' or 'vim'")
+        self.causal = directions == "none"
+        self.directions, self.divide_out, self.init = directions, divide_out, init
+        self.gamma: nn.Parameter | None = None
+        if layer_scale is not None:
+            self.gamma = nn.Parameter(torch.full((d_model,), float(layer_scale)))
+        if directions != "none":
+            self.A_b_log = nn.Parameter(self.A_log.detach().clone())
+        if directions == "v2":
+            conv = self.conv1d
+            self.conv1d_b = nn.Conv1d(
+                self.d_inner, self.d_inner, self.d_conv, groups=self.d_inner, bias=conv.bias is not None
+            )
+            self.x_proj_b = nn.Linear(self.d_inner, self.dt_rank + 2 * self.d_state, bias=False)
+            self.dt_proj_b = nn.Linear(self.dt_rank, self.d_inner)
+            self.D_b = nn.Parameter(torch.ones(self.d_inner))
+            self.reset_reverse_dt()
+
+    def reset_reverse_dt(self) -> None:
+        """Draw the step sizes of the reverse direction as ``init`` says."""
+        if self.directions != "v2":
+            return
+        if self.init == "vim":
+            self.dt_proj_b.reset_parameters()
+            nn.init.zeros_(self.dt_proj_b.bias)
+            return
+        forward = self.dt_proj
+        self.dt_proj = self.dt_proj_b  # the parent's rule, on the other direction
+        try:
+            self.reset_dt()
+        finally:
+            self.dt_proj = forward
+
+    def forward(
+        self, x: Tensor, *, state: State | None = None, cu_seqlens: Tensor | None = None, reverse: bool = False
+    ) -> Tensor:
+        """(batch, length, d_model) to the same; ``reverse`` equals flipping the input and the output.
+
+        Raises:
+            ValueError: for a state in a mixer that reads from both ends.
+        """
+        xz = self.in_proj(x)
+        if self.directions == "none":
+            y, _ = self.mix(xz, state=state, cu_seqlens=cu_seqlens, reverse=reverse)
+        elif state is not None:
+            raise ValueError("state was given to a mixer that reads from both ends; pass None")
+        elif self.directions == "v1":
+            y = self._shared_directions(xz, cu_seqlens, reverse)
+        else:
+            y, _ = self.mix(xz, cu_seqlens=cu_seqlens, reverse=reverse)
+            y = y + self._reverse_direction(xz, cu_seqlens, not reverse)
+            if self.divide_out:
+                y = y / 2
+        out = self.out_proj(y)
+        return out if self.gamma is None else out * self.gamma
+
+    def prefill(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """See :meth:`SequenceMixer.prefill`; for ``directions="none"`` alone."""
+        self._need_causal("prefill")
+        out, after = super().prefill(x, state)
+        return (out if self.gamma is None else out * self.gamma), after
+
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """See :meth:`SequenceMixer.step`; for ``directions="none"`` alone."""
+        self._need_causal("step")
+        out, after = super().step(x_t, state)
+        return (out if self.gamma is None else out * self.gamma), after
+
+    def _need_causal(self, method: str) -> None:
+        if not self.causal:
+            raise self._not_causal(method)
+
+    def _reverse_direction(self, xz: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
+        layers = (self.conv1d_b, self.x_proj_b, self.dt_proj_b, (self.A_b_log,), self.D_b)
+        return scan_direction(xz, *layers, cu_seqlens=cu_seqlens, reverse=(reverse,))
+
+    def _shared_directions(self, xz: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
+        layers = (self.conv1d, self.x_proj, self.dt_proj, (self.A_log, self.A_b_log), self.D)
+        return scan_direction(xz, *layers, cu_seqlens=cu_seqlens, reverse=(reverse, not reverse))
+
+
+def scan_direction(
+    xz: Tensor,
+    conv1d: nn.Conv1d,
+    x_proj: nn.Linear,
+    dt_proj: nn.Linear,
+    A_logs: tuple[Tensor, ...],
+    D: Tensor,
+    *,
+    cu_seqlens: Tensor | None = None,
+    reverse: tuple[bool, ...] = (False,),
+) -> Tensor:
+    """What Mamba does between its projections, (batch, length, 2 · E) to (batch, length, E), with given layers.
+
+    With several ``A_logs`` as many scans of the same convolution are added up, each in its direction; the convolution
+    is in the first one's.
+    """
+    u, z = xz.chunk(2, dim=-1)
+    weight = conv1d.weight.squeeze(1)
+    u = _tensor(short_conv(u, weight, conv1d.bias, "silu", cu_seqlens=cu_seqlens, reverse=reverse[0]))
+    d_state = A_logs[0].shape[1]
+    dt, B, C = x_proj(u).split([dt_proj.in_features, d_state, d_state], dim=-1)
+    with torch.autocast(dt.device.type, enabled=False):  # the step size decides how fast the state decays
+        dt = F.linear(float32_at_least(dt), float32_at_least(dt_proj.weight))
+    scans = [
+        _tensor(
+            selective_scan(
+                u,
+                dt,
+                -torch.exp(float32_at_least(A_log)),
+                B,
+                C,
+                float32_at_least(D),
+                z,
+                float32_at_least(dt_proj.bias),
+                delta_softplus=True,
+                cu_seqlens=cu_seqlens,
+                reverse=backwards,
+            )
+        )
+        for A_log, backwards in zip(A_logs, reverse, strict=True)
+    ]
+    return sum(scans[1:], scans[0])
+
+
+def _tensor(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    assert isinstance(result, Tensor)  # no state was asked for
+    return result
