@@ -1,1 +1,1 @@
-"""Time series. Holds no models yet; the shared operators and mixers are in :mod:`longscan.core`."""
+"""Time series: readers, protocols, metrics, back-tests and baselines. The shared mixers are in :mod:`longscan.core`."""

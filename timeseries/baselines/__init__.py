@@ -1,0 +1,1 @@
+"""Baselines to hold a model against: the last value, the last season, and linear maps."""

@@ -1,0 +1,1 @@
+"""ETTh1 of the Electricity Transformer data set; see ATTRIBUTION.md."""
