@@ -23,7 +23,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_configurations_and_links_exist(page: Path) -> None:
     """Every configuration that a page names ships, and every relative link leads somewhere."""
     text = page.read_text()
-    for name in re.findall(r"--config (genomics/\w+)", text):
+    for name in re.findall(r"--config ((?:genomics|audio)/\w+)", text):
         assert (ROOT / "configs" / f"{name}.yaml").is_file(), f"{page.name} names the configuration {name}"
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
@@ -33,14 +33,16 @@ def test_configurations_and_links_exist(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     """Every ``longscan`` command that a page shows is one."""
     from longscan.__main__ import verbs
-    from longscan.genomics.cli import VERBS
+    from longscan.audio import cli as audio
+    from longscan.genomics import cli as genomics
 
+    domains = {name: {verb.name for verb in cli.VERBS} for name, cli in (("audio", audio), ("genomics", genomics))}
     top = {verb.name for verb in verbs()}
     for line in "\n".join(blocks(page, "bash")).splitlines():
         match = re.search(r"\blongscan (\S+)(?: (\S+))?", line.split("#")[0])
         if match:
             assert match[1] in top, line
-            assert match[1] != "genomics" or match[2] in {verb.name for verb in VERBS}, line
+            assert match[1] not in domains or match[2] in domains[match[1]], line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
