@@ -13,6 +13,7 @@ from ..core.errors import UserError
 from ..core.generation import sampling_logits
 
 _NUMBERS = 4096  # random numbers that a stream draws at once
+_PROMPT_PIECE = 4096  # codes of a prompt that are read at once: memory does not grow with it
 
 
 @torch.inference_mode()
@@ -63,8 +64,10 @@ def sample_codes(
     codes = torch.empty(frames, len(seeds), dtype=torch.int64, device=device)
     scores = torch.empty(frames, len(seeds), device=device)
     given = torch.from_numpy(np.concatenate([[zero], np.asarray(prompt, dtype=np.int64)])).to(device)
-    logits, state = model.prefill(given.expand(len(seeds), -1), model.init_state(len(seeds), device))
-    logits = logits[:, -1]
+    state = model.init_state(len(seeds), device)
+    for piece in given.split(_PROMPT_PIECE):
+        logits, state = model.prefill(piece.expand(len(seeds), -1), state)
+        logits = logits[:, -1]
     numbers = _uniform(seeds, device)
     for frame in range(frames):
         if frame:

@@ -35,8 +35,16 @@ class AudioModel:
 
     @property
     def quantizer(self) -> Quantizer:
-        """How samples become the codes that it models."""
-        return Quantizer(**(self.card.quantizer or {}))
+        """How samples become the codes that it models.
+
+        Raises:
+            UserError: nothing says so.
+        """
+        if self.card.quantizer is None:
+            raise UserError(
+                f"{self.name}: nothing says how samples become its codes; choose a model of codes as --model"
+            )
+        return Quantizer(**self.card.quantizer)
 
     def file_format(self, arguments: argparse.Namespace, *, resample: bool = True) -> AudioFormat:
         """Return what files must be for it, and what the options allow to convert."""
@@ -57,6 +65,17 @@ class AudioModel:
         for method in methods:
             if not callable(getattr(self.model, method, None)):
                 raise UserError(f"{self.name}: {type(self.model).__name__} is not {what}; choose another --model")
+
+    def check_generative(self, *methods: str) -> None:
+        """Check that the model predicts codes one after the other, and has ``methods``.
+
+        Raises:
+            UserError: it does not.
+        """
+        self.needs(*methods, what="a generative model")
+        if not getattr(self.model, "causal", getattr(getattr(self.model, "backbone", None), "causal", True)):
+            raise UserError(f"{self.name}: looks in both directions, not ahead alone; choose a causal --model")
+        assert self.quantizer
 
 
 def load_model(arguments: argparse.Namespace) -> AudioModel:
@@ -90,18 +109,22 @@ def load_model(arguments: argparse.Namespace) -> AudioModel:
 
 
 def card_of(model: Any, sample_rate: int | None = None) -> AudioCard | None:
-    """Return what the model's own configuration says of its data; None where nobody tells the sample rate."""
+    """Return what the model's own configuration says of its data; None where nobody tells the sample rate.
+    Controls without names are ``control_1`` and so on, between 0 and 1."""
     config = getattr(model, "config", None)
     rate = getattr(config, "sample_rate", None) if sample_rate is None else sample_rate
     if rate is None:
         return None
+    controls = getattr(config, "control_names", None)
+    if controls is None:
+        controls = [f"control_{number}" for number in range(1, getattr(config, "n_controls", 0) + 1)]
     quantizer = getattr(model, "quantizer", None) if getattr(config, "vocab_size", None) else None
     return AudioCard(
         sample_rate=rate,
         quantizer=None if quantizer is None else dataclasses.asdict(quantizer),
         class_names=getattr(config, "class_names", None),
         channels=getattr(config, "in_channels", 1),
-        controls=tuple(Control(name=name) for name in getattr(config, "control_names", None) or ()),
+        controls=tuple(Control(name=name) for name in controls),
     )
 
 

@@ -80,7 +80,8 @@ class Quantizer:
         """
         codes = np.asarray(codes)
         if codes.size and (codes.min() < 0 or codes.max() >= self.levels):
-            raise UserError(f"codes of {self.bits} bits lie between 0 and {self.levels - 1}; found {codes.max()}")
+            wrong = codes.min() if codes.min() < 0 else codes.max()
+            raise UserError(f"codes of {self.bits} bits lie between 0 and {self.levels - 1}; found {wrong}")
         return self.table[codes]
 
     @cached_property

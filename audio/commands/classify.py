@@ -75,10 +75,10 @@ def _parser() -> Parser:
 
 
 def _recordings(files: list[str]) -> Recordings:
-    from ..data.manifest import make_recordings, read_manifest
+    from ..data.manifest import MANIFEST_ENDINGS, make_recordings, read_manifest
     from .inputs import list_inputs
 
-    if len(files) == 1 and Path(files[0]).suffix.lower() in (".csv", ".tsv", ".jsonl"):
+    if len(files) == 1 and Path(files[0]).suffix.lower() in MANIFEST_ENDINGS:
         return read_manifest(files[0])
     names, paths = list_inputs(files)
     return make_recordings("the command line", [Path(path) for path in paths], names=names)

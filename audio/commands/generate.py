@@ -118,9 +118,7 @@ def _draw(arguments: argparse.Namespace, model: AudioModel, frames: int, files: 
     from ..generation import check_sampling, sample_codes, stream_seeds
 
     check_sampling(arguments.temperature, arguments.top_k, arguments.top_p)
-    model.needs("prefill", "step", "init_state", what="a generative model")
-    if not getattr(model.model, "causal", getattr(getattr(model.model, "backbone", None), "causal", True)):
-        raise UserError(f"{model.name}: looks in both directions and cannot generate; choose a causal --model")
+    model.check_generative("prefill", "step", "init_state")
     quantizer, prompt = model.quantizer, _prompt(arguments, model)
     given = np.empty(0, dtype=np.int64) if prompt is None else quantizer.encode(prompt)
     begin = given[:0] if arguments.omit_prompt else given
@@ -153,18 +151,24 @@ def _diffuse(arguments: argparse.Namespace, model: AudioModel, frames: int, file
     import torch
 
     from ..data.writing import write_audio
+    from ..generation import stream_seeds
 
     for name in ("prompt", "top_k", "top_p"):
         if getattr(arguments, name) is not None:
             raise UserError(
                 f"--{name.replace('_', '-')}: a diffusion model does not draw sample by sample; leave it out"
             )
+    if arguments.greedy or arguments.temperature != 1:
+        option = "--greedy" if arguments.greedy else f"--temperature {arguments.temperature:g}"
+        raise UserError(f"{option}: a diffusion model does not draw sample by sample; leave it out")
     rows: list[list[str]] = []
+    seeds = stream_seeds(arguments.seed, len(files))
     for first in range(0, len(files), arguments.batch_size):
         chosen = files[first : first + arguments.batch_size]
-        generator = torch.Generator(device=model.device).manual_seed(arguments.seed + first)
+        own = seeds[first : first + arguments.batch_size]
+        generators = [torch.Generator(device=model.device).manual_seed(seed) for seed in own]
         with torch.inference_mode():
-            found: Any = model.model.sample(len(chosen), frames, generator)
+            found: Any = model.model.sample(len(chosen), frames, generators)
         for path, samples in zip(chosen, found.float().cpu().numpy().reshape(len(chosen), frames, -1), strict=True):
             write_audio(path, samples, round(model.card.model_rate), overload="clip")
             rows.append([path.name, str(frames), "", ""])

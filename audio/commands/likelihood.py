@@ -39,7 +39,7 @@ def likelihood(argv: list[str]) -> int:
 
     names, paths = list_inputs(arguments.files)
     model = load_model(arguments)
-    model.needs("prefill", "init_state", what="a generative model")
+    model.check_generative("prefill", "init_state")
     wanted, quantizer = model.file_format(arguments), model.quantizer
     rows, nats, samples = [], 0.0, 0
     for name, path in tqdm(list(zip(names, paths, strict=True)), unit="file", disable=None, desc="likelihood"):

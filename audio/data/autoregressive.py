@@ -10,14 +10,13 @@ from torch.utils.data import Dataset
 
 from ...core.errors import UserError
 from ...core.training.data import SampleKey, sample_generator
+from ...core.training.metrics import IGNORED
 from ..quantization import Quantizer, autoregressive_pair
 from .augmentation import Augmentation
 from .files import AudioFormat
 from .manifest import Recordings
 from .sourced import RecordingsDataModule
 from .windows import Windows, list_windows
-
-IGNORED = -100
 
 
 class CodeDataset(Dataset):

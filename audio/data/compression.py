@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...core.errors import UserError
 from ...core.files import replacing
 from ...core.training.data import SampleKey, sample_generator
 from ..effects.compressor import Compressor, compress
@@ -17,6 +18,12 @@ from .files import AudioFormat
 from .manifest import Recordings
 from .sourced import RecordingsDataModule
 from .writing import write_audio
+
+
+#: The controls of a compressor, in order.
+CONTROLS = ("threshold", "ratio", "attack", "release")
+#: Those that are drawn on a logarithmic scale.
+LOGARITHMIC = ("attack", "release")
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,9 @@ class CompressorRanges:
         attack: in seconds.
         release: in seconds.
         knee: fixed, in decibels.
+
+    Raises:
+        UserError: a range that is empty, times that begin at 0, or a ratio below 1.
     """
 
     threshold: tuple[float, float] = (-40.0, -10.0)
@@ -39,18 +49,23 @@ class CompressorRanges:
     release: tuple[float, float] = (0.03, 0.3)
     knee: float = 6.0
 
+    def __post_init__(self) -> None:
+        for name in CONTROLS:
+            low, high = getattr(self, name)
+            if not low < high:
+                raise UserError(f"ranges.{name}={[low, high]} must be [least, greatest], which differ")
+            if name in LOGARITHMIC and not low > 0:
+                raise UserError(f"ranges.{name}={[low, high]} is drawn on a logarithmic scale; begin above 0")
+        if not self.ratio[0] >= 1:
+            raise UserError(f"ranges.ratio={list(self.ratio)} must not begin below 1")
+
     def settings(self, controls: np.ndarray) -> Compressor:
         """Return the settings for controls (4,) in 0 … 1."""
         values = {}
         for name, control in zip(CONTROLS, np.asarray(controls, dtype=np.float64).tolist(), strict=True):
             low, high = getattr(self, name)
-            logarithmic = name in ("attack", "release")
-            values[name] = low * (high / low) ** control if logarithmic else low + (high - low) * control
+            values[name] = low * (high / low) ** control if name in LOGARITHMIC else low + (high - low) * control
         return Compressor(knee=self.knee, **values)
-
-
-#: The controls of a compressor, in order.
-CONTROLS = ("threshold", "ratio", "attack", "release")
 
 
 class CompressedPairs(PairDataset):

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ...core.errors import UserError, nearest
 from ...core.training.data import SampleKey, sample_generator
 from .files import AudioFormat
-from .manifest import Recordings, read_manifest
+from .manifest import MANIFEST_ENDINGS, Recordings, read_manifest
 from .sourced import RecordingsDataModule
 from .windows import Windows, list_windows
 
@@ -115,7 +115,7 @@ class EffectDataModule(EffectPairs, RecordingsDataModule):
         manifest: CSV, TSV or JSONL file with the columns ``input`` and ``target`` (files), those of the controls, and
             where wanted ``split``, ``name``, ``start`` and ``frames``.
         controls: the columns of the controls, numbers.
-        control_ranges: name of a control to (least, greatest); it is scaled to 0 … 1.
+        control_ranges: name of a control to (least, greatest), 0 and 1 where not named; it is scaled to 0 … 1.
         length: frames of a training window, at random places; whole recordings where None.
         eval_length: frames of a window in evaluation, one after the other; whole recordings where None.
         options: those of `RecordingsDataModule`.
@@ -156,6 +156,14 @@ class EffectDataModule(EffectPairs, RecordingsDataModule):
                 raise UserError(f"{path}: no column {column!r} ({nearest(column, recordings.columns)})")
         return recordings
 
+    def _read_predict(self) -> Recordings:
+        if not isinstance(self.predict, str) or Path(self.predict).suffix.lower() not in MANIFEST_ENDINGS:
+            raise UserError(
+                f"predict {self.predict}: errors need pairs; give a manifest ({', '.join(MANIFEST_ENDINGS)}) with the "
+                "columns input and target, or process files with longscan audio process"
+            )
+        return self._read_manifest(self.predict)
+
     def make_dataset(self, recordings: Recordings, lengths: np.ndarray, name: str) -> RecordedPairs:
         """Return the windows of a split."""
         training = name == "train"
@@ -191,6 +199,12 @@ class EffectDataModule(EffectPairs, RecordingsDataModule):
                     raise UserError(f"{recordings.where(row)}: {name} {text!r} is not a number; correct it") from None
                 if not np.isfinite(number):
                     raise UserError(f"{recordings.where(row)}: {name} {text!r} is not finite; correct it")
+                # The card promises this span to those who set the control.
+                if not low <= number <= high:
+                    raise UserError(
+                        f"{recordings.where(row)}: {name} {number:g} is outside of {low:g} … {high:g}; give "
+                        f"control_ranges for {name} its least and greatest value"
+                    )
                 values[row, place] = (number - low) / (high - low)
         return values
 

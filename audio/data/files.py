@@ -79,19 +79,21 @@ class AudioFormat:
         Raises:
             UserError: another sample rate or channel count or fewer bits, naming the flag that converts it.
         """
+        # A configuration's flags have a value; those of the verbs are switches, and of channels they have none.
+        verb = self.flags == "--"
+        value = "" if verb else " true"
         if self.sample_rate is not None and info.sample_rate != self.sample_rate:
             if not self.resample:
                 raise UserError(
                     f"{path}: has a sample rate of {info.sample_rate} Hz but {self.sample_rate} Hz is wanted; "
-                    f"{self.flags}resample true resamples it"
+                    f"{self.flags}resample{value} resamples it"
                 )
             check_torchaudio()
         if self.channels is not None and info.channels != self.channels and not (self.mixdown and self.channels == 1):
-            remedy = (
-                f"{self.flags}mixdown true averages them"
-                if self.channels == 1
-                else f"convert it, or set {self.flags}channels {info.channels}"
-            )
+            if self.channels == 1:
+                remedy = f"{self.flags}mixdown{value} averages them"
+            else:
+                remedy = "convert it" if verb else f"convert it, or set {self.flags}channels {info.channels}"
             raise UserError(f"{path}: has {info.channels} channel(s) but {self.channels} is wanted; {remedy}")
         if self.min_bits is not None and info.bits is not None and info.bits < self.min_bits:
             raise UserError(

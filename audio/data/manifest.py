@@ -24,6 +24,8 @@ from .files import ENDINGS, AudioFormat, AudioInfo, read_audio, read_info
 
 #: Names of the splits as they are written in folders and manifests.
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+#: Endings of manifests.
+MANIFEST_ENDINGS = (".csv", ".tsv", ".jsonl")
 _KNOWN = ("path", "label", "name", "split", "start", "frames")
 
 
@@ -247,6 +249,8 @@ def read_manifest(path: str | Path, *, label_column: str | None = None, path_col
             column_values.append(row[name])
         if not row[path_column]:
             raise UserError(f"{file}:{line}: the {path_column} is empty; name a file or remove the row")
+        if label_column is not None and not row[label_column]:
+            raise UserError(f"{file}:{line}: the {label_column} is empty; name a class or remove the row")
     label = label_column or ("label" if "label" in values else None)
     splits = values.get("split")
     if splits is not None:
@@ -276,7 +280,7 @@ def _rows(file: Path) -> tuple[list[dict[str, str]], list[int]]:
     rows: list[dict[str, str]] = []
     lines: list[int] = []
     if file.suffix.lower() == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # not splitlines: U+2028 is no end
             if not line.strip():
                 continue
             try:

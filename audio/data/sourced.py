@@ -13,7 +13,7 @@ import numpy as np
 from ...core.errors import UserError, nearest
 from ...core.training.data import ResumableDataModule
 from .files import AudioFormat, read_info
-from .manifest import Recordings, make_recordings, read_folder, read_manifest
+from .manifest import MANIFEST_ENDINGS, Recordings, make_recordings, read_folder, read_manifest
 from .sources import COLLECTIONS, read_collection
 from .splits import SplitKind, split_rows
 
@@ -39,7 +39,7 @@ class RecordingsDataModule(ResumableDataModule):
         resample: resample files of another rate, with an anti-aliasing filter.
         mixdown: average the channels of a file where one is wanted.
         min_bits: refuse files with fewer bits per sample.
-        split: ``"given"``, ``"random"`` or ``"sorted"`` (by path); given where there are given ones, random otherwise,
+        split: ``"given"``, ``"random"`` or ``"sorted"`` (as listed, a folder by path); given where there are given ones, random otherwise,
             where None.
         val_fraction: share held out for validation where no validation recordings are given.
         test_fraction: share held out for the test, with the splits random and sorted.
@@ -178,7 +178,7 @@ class RecordingsDataModule(ResumableDataModule):
             place = Path(self.predict).expanduser()
             if place.is_dir():
                 return read_folder(place, labelled=False)
-            if place.suffix.lower() in (".csv", ".tsv", ".jsonl"):
+            if place.suffix.lower() in MANIFEST_ENDINGS:
                 return read_manifest(place)
         files = [self.predict] if isinstance(self.predict, str) else list(self.predict)
         if not files:

@@ -9,9 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ...core.errors import UserError
+from ...core.training.metrics import IGNORED
 from .spectral import MultiResolutionSTFT
-
-IGNORED = -100
 
 
 def bits_per_sample(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,21 +145,35 @@ class DiffWave(nn.Module):
         return torch.cat([torch.sin(phases), torch.cos(phases)], dim=1)
 
     @torch.no_grad()
-    def sample(self, batch: int, length: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, batch: int, length: int, generator: torch.Generator | Sequence[torch.Generator] | None = None
+    ) -> Tensor:
         """Draw waveforms (batch, length, 1) by the whole reverse process.
 
         Args:
             batch: waveforms.
             length: samples of each.
-            generator: of the noise, on the CPU or the model's device.
+            generator: of the noise, on the CPU or the model's device; or one for each waveform, whose noise then does
+                not depend on the others.
+
+        Raises:
+            UserError: for another number of generators than of waveforms.
         """
         weight = self.output.weight
-        device = generator.device if generator is not None else weight.device
 
-        def noise() -> Tensor:
-            return torch.randn(batch, length, 1, generator=generator, device=device, dtype=weight.dtype).to(
+        def normal(rows: int, generator: torch.Generator | None) -> Tensor:
+            device = weight.device if generator is None else generator.device
+            return torch.randn(rows, length, 1, generator=generator, device=device, dtype=weight.dtype).to(
                 weight.device
             )
+
+        def noise() -> Tensor:
+            if generator is None or isinstance(generator, torch.Generator):
+                return normal(batch, generator)
+            return torch.cat([normal(1, each) for each in generator])
+
+        if isinstance(generator, Sequence) and len(generator) != batch:
+            raise UserError(f"{len(generator)} generators were given for {batch} waveforms; give one for each")
 
         x = noise()
         for step in reversed(range(self.config.diffusion_steps)):

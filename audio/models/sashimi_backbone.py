@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ...core.norms import LayerNorm
 from .pooling import DownPool, UpPool
-from .sashimi_blocks import ResidualBlock
 
 
 class Action(NamedTuple):
@@ -153,8 +152,3 @@ class MultiRateStack(nn.Module):
                 assert action.module is not None
                 x = action.module(x)
         return x[:, :length]
-
-
-def sequence_blocks(stack: MultiRateStack) -> list[ResidualBlock]:
-    """Return the blocks in the order in which they run."""
-    return [action.module for action in stack.actions() if isinstance(action.module, ResidualBlock)]

@@ -52,6 +52,18 @@ class WaveformModeling(AudioTask, LanguageModelTask):
     ) -> None:
         super().__init__(model, options, pretrained, optimizer, schedule, finetuning)
 
+    def configure_model(self) -> None:
+        """Build or load the model, as `AudioTask` does.
+
+        Raises:
+            UserError: a model that looks in both directions, to which the next sample is no secret.
+        """
+        super().configure_model()
+        if not getattr(self.model, "causal", getattr(getattr(self.model, "backbone", None), "causal", True)):
+            raise UserError(
+                f"model {self.model_name} looks in both directions and sees what it predicts; make it causal"
+            )
+
     def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits (batch, frames, codes) of codes (batch, frames); padding is at the end, where it is unseen."""
         return self.model(input_ids)

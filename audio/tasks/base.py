@@ -18,8 +18,6 @@ from ...core.training.schedule import ScheduleConfig
 from ..card import AudioCard, Control, read_card
 from ..quantization import Quantizer
 
-_LOGARITHMIC = ("attack", "release")
-
 
 class AudioTask(TrainingModule):
     """Builds its model once the data is known.
@@ -36,6 +34,9 @@ class AudioTask(TrainingModule):
         schedule: learning rate over the steps.
         finetuning: what of the model is frozen or trained more slowly.
     """
+
+    #: Whether the model is evaluated on data of another rate than that of its training.
+    any_rate = False
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class AudioTask(TrainingModule):
         fit, data = self.trainer.state.fn == "fit", self.trainer.datamodule  # type: ignore[attr-defined]
         found, stored = describe_data(data, complete=fit), self._stored_card()
         if stored is not None:
-            _check_alike(found, stored)
+            _check_alike(found, stored, any_rate=self.any_rate)
         self.card = found if stored is None else stored
         self.model = self._create(self.fitting_options())
         if self.trainer.state.fn == "fit":
@@ -163,14 +164,14 @@ def _class_names(data: Any, complete: bool) -> tuple[str, ...] | None:
 def _controls(data: Any) -> tuple[Control, ...]:
     ranges = getattr(data, "ranges", None)
     if ranges is not None:
-        from ..data.compression import CONTROLS
+        from ..data.compression import CONTROLS, LOGARITHMIC
 
         return tuple(
             Control(
                 name=name,
                 low=getattr(ranges, name)[0],
                 high=getattr(ranges, name)[1],
-                scale="logarithmic" if name in _LOGARITHMIC else "linear",
+                scale="logarithmic" if name in LOGARITHMIC else "linear",
             )
             for name in CONTROLS
         )
@@ -211,13 +212,18 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _check_alike(found: AudioCard, stored: AudioCard) -> None:
+def _check_alike(found: AudioCard, stored: AudioCard, *, any_rate: bool) -> None:
     """Refuse data that the weights cannot have been trained on.
 
     Raises:
         UserError: with the settings to change.
     """
-    for name in ("quantizer", "features", "channels"):
+    if found.model_rate != stored.model_rate and not any_rate:
+        raise UserError(
+            f"the model was trained at {stored.model_rate:g} Hz, the data has {found.model_rate:g} Hz; set "
+            f"data.sample_rate {stored.sample_rate} and data.resample true"
+        )
+    for name in ("quantizer", "features", "channels", "normalize"):
         wanted = getattr(stored, name)
         if getattr(found, name) != wanted:
             raise UserError(f"the model was trained with data.{name} {wanted}, the data has {getattr(found, name)}")
@@ -227,6 +233,12 @@ def _check_alike(found: AudioCard, stored: AudioCard) -> None:
             f"the model was trained with the controls {', '.join(names[0]) or 'none'}, the data has "
             f"{', '.join(names[1]) or 'none'}"
         )
+    for control, other in zip(stored.controls, found.controls, strict=True):
+        if control != other:
+            raise UserError(
+                f"control {control.name}: the model was trained with {control.low:g} … {control.high:g} "
+                f"({control.scale}), the data has {other.low:g} … {other.high:g} ({other.scale}); set the same range"
+            )
     if found.class_names is not None and stored.class_names is not None:
         known, given = list(stored.class_names), list(found.class_names)
         if known != given:

@@ -68,6 +68,8 @@ class AudioClassification(AudioTask, ClassificationTask):
         if any(factor < 2 for factor in self.decimations):
             raise UserError(f"decimations is {self.decimations}; each must be at least 2")
 
+    any_rate = True
+
     @property
     def rate(self) -> float:
         """Rate of training over that of the data at hand."""
@@ -81,6 +83,8 @@ class AudioClassification(AudioTask, ClassificationTask):
         return self.model(input_ids, mask=mask) if rate == 1 else self.model(input_ids, mask=mask, rate=rate)
 
     def start_evaluation(self, name: str) -> RatedMetrics:
+        if self.decimations and self.card is not None and self.card.features is not None:
+            raise UserError("decimations leaves out samples, but the model reads mel features; leave decimations away")
         return RatedMetrics(name, self.decimations)
 
     def update_evaluation(self, evaluation: Any, batch: Mapping[str, Any]) -> None:

@@ -83,6 +83,36 @@ def test_pairs_that_are_wrong(pairs: str, tmp_path: Path, record: Record) -> Non
         ready(EffectDataModule(pairs, ["limit"], val_fraction=0.0), "fit")
 
 
+def test_controls_outside_of_their_range(pairs: str) -> None:
+    """The card promises the range to ``process``, so that data beyond it are refused."""
+    with pytest.raises(UserError, match=r"pairs\.csv:3: peak_reduction 25 is outside of 0 … 1; give control_ranges"):
+        EffectDataModule(pairs, ["peak_reduction"]).setup("fit")
+    with pytest.raises(UserError, match=r"pairs\.csv:5: peak_reduction 75 is outside of 0 … 50"):
+        EffectDataModule(pairs, ["peak_reduction"], {"peak_reduction": (0, 50)}).setup("test")
+
+
+def test_pairs_to_predict(pairs: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"controls": ["limit"], "predict": pairs}
+    data = ready(EffectDataModule(pairs, **options), "predict")
+    assert len(data.predict_set) == 4
+    np.testing.assert_array_equal(data.predict_set[2]["labels"], read_audio(tmp_path / "out2.wav")[0])
+    with pytest.raises(UserError, match=r"in0\.wav: errors need pairs; give a manifest"):
+        EffectDataModule(pairs, predict=str(tmp_path / "in0.wav")).setup("predict")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attack": (0.0, 0.03)}, r"ranges\.attack=\[0\.0, 0\.03\] is drawn on a logarithmic scale; begin above 0"),
+        ({"release": (0.3, 0.3)}, r"ranges\.release=\[0\.3, 0\.3\] must be \[least, greatest\]"),
+        ({"ratio": (0.5, 4.0)}, r"ranges\.ratio=\[0\.5, 4\.0\] must not begin below 1"),
+    ],
+)
+def test_compressor_ranges_that_are_wrong(options: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CompressorRanges(**options)
+
+
 def test_compressed_programme_material() -> None:
     data = digits(CompressorDataModule, length=2048, eval_length=4096, batch_size=4)
     batch = next(iter(data.train_dataloader()))

@@ -100,6 +100,13 @@ def test_samples_are_reproducible_and_shaped() -> None:
     assert first.isfinite().all()
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+    # With a generator for each, a waveform is the same whatever is drawn beside it.
+    pair = model.sample(2, 37, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    alone = model.sample(1, 37, [torch.Generator().manual_seed(2)])
+    assert (pair[1] - alone[0]).abs().max() < 1e-5
+    assert (pair[0] - alone[0]).abs().max() > 0.1
+    with pytest.raises(UserError, match="1 generators were given for 2 waveforms"):
+        model.sample(2, 37, [torch.Generator()])
 
 
 def test_constant_input_is_finite() -> None:
