@@ -83,6 +83,12 @@ def sample_codes(
     return codes.T.cpu().numpy(), scores.T.cpu().numpy()
 
 
+def is_causal(model: Any) -> bool:
+    """Return whether a model of codes says, itself or by its backbone, that it looks back alone; true where neither
+    tells."""
+    return bool(getattr(model, "causal", getattr(getattr(model, "backbone", None), "causal", True)))
+
+
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Check the options of sampling.
 

@@ -14,6 +14,7 @@ import torch
 from ..core.errors import UserError
 from .card import AudioCard, Control, read_card
 from .data.files import AudioFormat
+from .generation import is_causal
 from .quantization import Quantizer
 
 
@@ -73,9 +74,8 @@ class AudioModel:
             UserError: it does not.
         """
         self.needs(*methods, what="a generative model")
-        if not getattr(self.model, "causal", getattr(getattr(self.model, "backbone", None), "causal", True)):
+        if not is_causal(self.model):
             raise UserError(f"{self.name}: looks in both directions, not ahead alone; choose a causal --model")
-        assert self.quantizer
 
 
 def load_model(arguments: argparse.Namespace) -> AudioModel:

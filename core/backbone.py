@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -220,28 +220,23 @@ class Backbone(nn.Module):
         return all(block.mixer is None or block.mixer.causal for block in self.blocks())
 
     def blocks(self) -> list[Block]:
-        """The blocks in order, typed."""
-        return [block for block in self.layers if isinstance(block, Block)]
+        """The blocks in order, typed; one that was wrapped (by FSDP, say) is there as its wrapper."""
+        return [cast(Block, block) for block in self.layers]
 
     def forward(self, x: Tensor, *, state: list[State] | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         """Run the stack on whole sequences."""
         x, branch = self.stream(x), None
         for i, block in enumerate(self.blocks()):
             block_state = None if state is None else state[i]
-            if self._called_plainly(block):
+            if not self._checkpointing and called_plainly(block):
                 x, branch = block.extend(x, branch, state=block_state, cu_seqlens=cu_seqlens)
             else:
                 x, branch = self.run_block(block, _total(x, branch), block_state, cu_seqlens), None
         return self._normalise(x, branch)
 
-    def _called_plainly(self, block: Block) -> bool:
-        """Whether nothing depends on the block being called as a module with the whole stream: no recomputation (which
-        would have to store two tensors instead of one), no hook, no compiler."""
-        hooks = block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks
-        return not (self._checkpointing or hooks or block._compiled_call_impl)
-
     @property
     def _checkpointing(self) -> bool:
+        """Whether blocks are recomputed: each is then given the whole stream, one tensor to store instead of two."""
         return self.config.gradient_checkpointing and self.training and torch.is_grad_enabled()
 
     def _normalise(self, x: Tensor, branch: Tensor | None) -> Tensor:
@@ -284,6 +279,16 @@ class Backbone(nn.Module):
             x_t, branch, block_state = block.extend_step(x_t, branch, block_state)
             after.append(block_state)
         return self._normalise(x_t, branch), after
+
+
+def called_plainly(block: nn.Module) -> bool:
+    """Whether nothing depends on a block being called as a module with the whole stream: no hook, compiler or wrapper.
+
+    Only then may :meth:`Block.extend` be called in place of the module.
+    """
+    if not isinstance(block, Block) or block._compiled_call_impl is not None:
+        return False
+    return not (block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks)
 
 
 def _total(x: Tensor, branch: Tensor | None) -> Tensor:

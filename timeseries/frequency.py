@@ -34,6 +34,9 @@ SEASONS = {"s": 3600, "min": 1440, "h": 24, "D": 1, "W": 1, "ME": 12, "MS": 12, 
 #: A grid longer than this comes from a wrong date, and would fill the memory.
 MOST_STEPS = 50_000_000
 
+#: Microseconds in a unit, the largest first.
+_TICKS = ((86_400_000_000, "D"), (3_600_000_000, "h"), (60_000_000, "min"), (1_000_000, "s"), (1_000, "ms"))
+
 _PATTERN = re.compile(r"(\d*)([A-Za-z]+)(-[A-Za-z]{3})?")
 _WORD_PATTERN = re.compile(r"(\d+)_(second|minute|hour|day|week)s?")
 _WORD_UNITS = {"second": "s", "minute": "min", "hour": "h", "day": "D", "week": "W"}
@@ -179,7 +182,15 @@ def _candidates(stamps: np.ndarray) -> Iterable[str]:
         month = first.strftime("%b").upper()
         yield from (f"YS-{month}", f"YE-{month}")
     if step % day or step < 28 * day:
-        yield f"{step}us"
+        yield _tick(step)
+
+
+def _tick(microseconds: int) -> str:
+    """Return the alias of a step in its largest whole unit, which is what season lengths and calendars go by."""
+    for size, unit in _TICKS:
+        if microseconds % size == 0:
+            return f"{microseconds // size}{unit}"
+    return f"{microseconds}us"
 
 
 def off_grid(stamps: np.ndarray, frequency: Frequency) -> np.ndarray:

@@ -104,6 +104,8 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
         if output.is_dir():
             raise UserError(f"--output {output}: is a folder; name a file in it")
         return [output]
+    if output.suffix[1:].isalpha() and not output.is_dir():
+        raise UserError(f"--output {output}: cannot write {output.suffix}; name a .wav or .flac file, or a folder")
     if output.is_file():
         raise UserError(f"--output {output}: is a file; name a folder, or a file that ends in .wav")
     digits = max(4, len(str(arguments.number)))

@@ -19,7 +19,6 @@ from .manifest import Recordings
 from .sourced import RecordingsDataModule
 from .writing import write_audio
 
-
 #: The controls of a compressor, in order.
 CONTROLS = ("threshold", "ratio", "attack", "release")
 #: Those that are drawn on a logarithmic scale.
@@ -156,7 +155,8 @@ def write_compressed_pairs(
             write_audio(folder / f"{stem}_{kind}.wav", signal, rate, subtype="PCM_24")
         split = "train" if recordings.splits is None else recordings.splits[index]
         numbers = ",".join(f"{getattr(settings, name):.9g}" for name in CONTROLS)
-        lines.append(f'{stem}_input.wav,{stem}_target.wav,"{recordings.names[index]}",{split},{numbers}')
+        name = str(recordings.names[index]).replace('"', '""')
+        lines.append(f'{stem}_input.wav,{stem}_target.wav,"{name}",{split},{numbers}')
     with replacing(folder / "pairs.csv") as path:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "pairs.csv"

@@ -232,7 +232,8 @@ def read_manifest(path: str | Path, *, label_column: str | None = None, path_col
         path_column: the column of the file.
 
     Raises:
-        UserError: no such file, an unknown ending, no such column, no row, a row of another width, a start or a number
+        UserError: no such file, an unknown ending, no such column, no row, a row of another width, an
+            empty path or class, a start or a number
             of frames that is none, or an unknown split; with file and line.
     """
     file = require_file(path)

@@ -39,8 +39,8 @@ class RecordingsDataModule(ResumableDataModule):
         resample: resample files of another rate, with an anti-aliasing filter.
         mixdown: average the channels of a file where one is wanted.
         min_bits: refuse files with fewer bits per sample.
-        split: ``"given"``, ``"random"`` or ``"sorted"`` (as listed, a folder by path); given where there are given ones, random otherwise,
-            where None.
+        split: ``"given"``, ``"random"`` or ``"sorted"`` (as listed; a folder by path); where None, given
+            where there are given ones and random otherwise.
         val_fraction: share held out for validation where no validation recordings are given.
         test_fraction: share held out for the test, with the splits random and sorted.
         hold_out_speaker: test on all recordings of this speaker, train on all of the others.

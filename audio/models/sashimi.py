@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -154,8 +155,9 @@ class SaShiMi(nn.Module):
             return inputs
         if inputs.is_floating_point():
             samples = inputs.squeeze(-1) if inputs.ndim == 3 else inputs
-            codes = self.quantizer.encode(samples.detach().float().cpu().numpy())
-            inputs = torch.as_tensor(codes, device=inputs.device).long()
+            clips = samples.detach().float().cpu().numpy()
+            codes = [self.quantizer.encode(clip) for clip in clips]  # each over a range of its own
+            inputs = torch.as_tensor(np.stack(codes), device=inputs.device).long()
         return self.embedding(inputs)
 
     def init_state(

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...core.errors import UserError
 from ...core.training.finetuning import FinetuningConfig
 from ...core.training.metrics import IGNORED, TokenMetrics
 from ...core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from ...core.training.optimizer import OptimizerConfig
 from ...core.training.schedule import ScheduleConfig
 from ...core.training.tasks import LanguageModelTask
+from ..generation import is_causal
 from .base import AudioTask
 
 
@@ -59,7 +61,7 @@ class WaveformModeling(AudioTask, LanguageModelTask):
             UserError: a model that looks in both directions, to which the next sample is no secret.
         """
         super().configure_model()
-        if not getattr(self.model, "causal", getattr(getattr(self.model, "backbone", None), "causal", True)):
+        if not is_causal(self.model):
             raise UserError(
                 f"model {self.model_name} looks in both directions and sees what it predicts; make it causal"
             )

@@ -173,8 +173,8 @@ class DPLRKernel(StateSpaceParameters):
         powers of the other step size, so that steps and convolution agree at every rate.
         """
         recurrence = self._recurrence(rate, self.matrices()[2])
-        if self._length == 0 and length == 1 and rate == 1:
-            return recurrence  # C is plain still
+        if self._length == 0 and length == 1:
+            return recurrence  # C is plain still; truncated for a single step it would be another at other rates
         size = self._size(length, rate)
         recurrence = recurrence._replace(output=self.matrices()[2])
         system = dense(recurrence)

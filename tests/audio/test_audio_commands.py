@@ -236,6 +236,10 @@ def test_controls() -> None:
         ("generate --model {m}/codes --seconds -1", "--seconds -1: must be above 0"),
         ("generate --model {m}/codes --omit-prompt", "--omit-prompt: there is no prompt"),
         ("generate --model {m}/codes --number 2", "is one file, but --number is 2; name a folder"),
+        (
+            "generate --model {m}/codes --output x.aiff",
+            "--output x.aiff: cannot write .aiff; name a .wav or .flac file",
+        ),
         ("generate --model {m}/classes", "S4Classifier is not a generative model"),
         ("generate --model {m}/nothing/x", "no such file or folder"),
         ("generate --model {m}/codes --sample-rate 16000", "was trained at 8000 Hz; leave --sample-rate away"),
@@ -254,7 +258,8 @@ def test_mistakes(command: Any, models: Path, sounds: Path, line: str, message: 
     Path("labels.csv").write_text(f"path,label\n{sounds}/a.wav,high\n{sounds}/b.wav,hihg\n")
     Path("missing.csv").write_text(f"path,label\n{sounds}/a.wav,high\nmissing.wav,low\n")
     output = "out.wav" if line.split()[0] in ("generate", "process") else "out.tsv"
-    outcome = command(f"audio {line.format(s=sounds, m=models)} --output {output}")
+    given = "" if "--output" in line else f" --output {output}"
+    outcome = command(f"audio {line.format(s=sounds, m=models)}{given}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
     assert message in outcome.err
     assert not Path(output).exists()
@@ -303,6 +308,62 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(command: An
     outcome = command(f"audio {line}")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "is no folder; write elsewhere" in outcome.err
+
+
+def test_a_prompt_is_read_in_pieces(command: Any, models: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f"audio generate --model {models}/codes --frames 40 --prompt {sounds}/b.wav --greedy"
+    assert command(f"{line} --output whole.wav").status == 0
+    monkeypatch.setattr("longscan.audio.generation._PROMPT_PIECE", 100)
+    assert command(f"{line} --output pieces.wav").status == 0
+    whole, pieces = (soundfile.read(name)[0] for name in ("whole.wav", "pieces.wav"))
+    assert len(pieces) == 940
+    assert np.array_equal(whole, pieces)
+
+
+def test_diffusion_does_not_depend_on_the_batch(command: Any, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    options = {"d_model": 4, "n_layers": 1, "d_state": 4, "diffusion_steps": 3}
+    model: Any = longscan.create_model("diffwave_sashimi", **options)
+    torch.nn.init.normal_(model.output.weight)
+    model.save_pretrained(tmp_path / "noise")
+    line = "audio generate --model noise --sample-rate 8000 --frames 40 --number 3"
+    assert command(f"{line} --batch-size 3 --output a").status == 0
+    assert command(f"{line} --batch-size 1 --output b").status == 0
+    first, second = ([soundfile.read(f"{folder}/000{n}.wav")[0] for n in (1, 2, 3)] for folder in "ab")
+    assert np.abs(np.array(first) - np.array(second)).max() < 2 / 32768
+    assert np.abs(first[1] - first[2]).max() > 0.1
+    # What was the second result of one seed is no result of the next.
+    assert command(f"{line} --seed 1 --output c").status == 0
+    assert np.abs(soundfile.read("c/0001.wav")[0] - first[1]).max() > 0.1
+    for option in ("--temperature 0.9", "--greedy"):
+        outcome = command(f"{line} {option} --output d")
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert f"{option}: a diffusion model does not draw sample by sample" in outcome.err
+
+
+def test_models_that_do_not_look_back_alone(command: Any, sounds: Path, tmp_path: Path) -> None:
+    options = {"d_model": 8, "n_layers": 1, "d_state": 8, "mixer": "s4d", "sample_rate": 8000}
+    for name, changes in (("both", {"bidirectional": True}), ("plain", {"vocab_size": None})):
+        longscan.create_model("sashimi_small", **options, **changes).save_pretrained(tmp_path / name)  # type: ignore[operator]
+    for name, message in (("both", "looks in both directions"), ("plain", "nothing says how samples become its codes")):
+        for line in (f"likelihood {sounds}/a.wav --output l.tsv", "generate --output g.wav"):
+            outcome = command(f"audio {line} --model {name}")
+            assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+            assert message in outcome.err
+
+
+def test_controls_without_names_are_numbered(command: Any, sounds: Path, tmp_path: Path) -> None:
+    model: Any = longscan.create_model("s4_compressor", n_controls=2, d_model=8, n_layers=1, sample_rate=8000)
+    model.save_pretrained(tmp_path / "bare")
+    line = f"audio process {sounds}/a.wav --model bare --subtype FLOAT --output o.wav"
+    outcome = command(line)
+    assert outcome.status == 2
+    assert "give --control control_1=0…1 --control control_2=0…1" in outcome.err
+    assert command(f"{line} --control control_2=0.5 --control control_1=1").status == 0
+    samples = soundfile.read(sounds / "a.wav", dtype="float32", always_2d=True)[0]
+    with torch.no_grad():
+        whole = model.eval()(torch.from_numpy(samples)[None], torch.tensor([[1, 0.5]]))[0].numpy()
+    assert np.abs(soundfile.read("o.wav", dtype="float32", always_2d=True)[0] - whole).max() < 1e-5
 
 
 def test_a_model_without_a_card_tells_what_it_can(command: Any, models: Path, sounds: Path, tmp_path: Path) -> None:

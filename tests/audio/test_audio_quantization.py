@@ -99,3 +99,5 @@ def test_errors_name_what_is_known() -> None:
         Quantizer(law="nu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="between 0 and 255; found 256"):
         Quantizer().decode(np.array([3, 256]))
+    with pytest.raises(UserError, match="between 0 and 255; found -1"):
+        Quantizer().decode(np.array([3, -1]))

@@ -124,6 +124,30 @@ def test_waveform_modeling_counts_bits(command: Any, sounds: Path) -> None:
     outcome = command("audio test --ckpt_path run/checkpoints/best.ckpt --data.quantizer.range minmax --output t")
     assert outcome.status == 2
     assert "was trained with data.quantizer" in outcome.err
+    # Bits per sample at another rate would be of another task.
+    soundfile.write("fast.wav", np.zeros(900), 16000)
+    Path("fast.csv").write_text("path,split\nfast.wav,test\n")
+    again = "audio test --ckpt_path run/checkpoints/best.ckpt --output t --data.folder null --data.manifest fast.csv"
+    outcome = command(again)
+    assert outcome.status == 2
+    assert "was trained at 8000 Hz, the data has 16000 Hz; set data.sample_rate 8000 and data.resample" in outcome.err
+    outcome = command(f"{again} --data.sample_rate 8000 --data.resample true")
+    assert outcome.status == 0, outcome.err
+
+
+def test_a_model_that_sees_what_it_predicts_is_refused(command: Any, sounds: Path) -> None:
+    line = f"audio fit --config audio/quickstart --output run --data.dataset null --data.folder {sounds}/classes"
+    options = "'{d_model: 8, n_layers: 1, d_state: 8, mixer: s4d, bidirectional: true}'"
+    outcome = command(f"{line} {QUIET} --data.length 128 --model.options {options}")
+    assert outcome.status == 2
+    assert "sashimi_small looks in both directions and sees what it predicts" in outcome.err
+
+
+def test_mel_features_cannot_be_decimated() -> None:
+    task = AudioClassification(decimations=[2])
+    task.card = AudioCard(sample_rate=8000, features={"mels": 40})
+    with pytest.raises(UserError, match="the model reads mel features; leave decimations away"):
+        task.start_evaluation("test")
 
 
 def test_the_likelihood_of_even_odds() -> None:
@@ -185,6 +209,10 @@ def test_an_effect_is_learned_and_streamed(command: Any, sounds: Path) -> None:
     outcome = command(f"audio process {sounds}/a.wav --model run/model {controls} --output o.wav")
     assert outcome.status == 0, outcome.err
     assert soundfile.info("o.wav").frames == 700
+    # The same knob position would mean another setting.
+    outcome = command("audio test --ckpt_path run/checkpoints/best.ckpt --output t --data.ranges.ratio '[1.5, 20]'")
+    assert outcome.status == 2
+    assert "control ratio: the model was trained with 1.5 … 10 (linear), the data has 1.5 … 20 (linear)" in outcome.err
 
 
 class Recorder(nn.Module):

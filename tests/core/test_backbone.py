@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from longscan.core.backbone import Backbone, BackboneConfig, DropPath
 from longscan.core.channel_mixers import MLP, GatedMLP, create_channel_mixer, list_channel_mixers
@@ -170,6 +171,26 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
     with torch.no_grad():
         assert torch.equal(plain.eval()(x), saving.eval()(x))
+
+
+def test_wrapped_hooked_and_compiled_blocks_still_run() -> None:
+    """FSDP and activation checkpointing put a module of theirs in a block's place."""
+    backbone = Backbone(samba()).eval()
+    x = torch.randn(2, 17, 24)
+    with torch.no_grad():
+        plain = backbone(x)
+        final, _ = backbone.prefill(x)
+        count = len(backbone.blocks())
+        backbone.layers[1] = checkpoint_wrapper(backbone.layers[1])
+        backbone.layers[2].compile(backend="eager")
+        seen = []
+        backbone.layers[3].register_forward_hook(lambda *args: seen.append(args[-1]))
+        assert len(backbone.blocks()) == count == 8
+        torch.testing.assert_close(backbone(x), plain, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(backbone.prefill(x)[0], final, rtol=1e-5, atol=1e-6)
+    assert [y.shape for y in seen] == [(2, 17, 24)]
+    backbone.train()(x).square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in backbone.layers[1].parameters())
 
 
 def test_drop_path() -> None:

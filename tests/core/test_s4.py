@@ -212,6 +212,21 @@ def test_the_rate_counts_in_the_length_of_s4_kernels() -> None:
     assert int(kernel.l_kernel) == 40
 
 
+@pytest.mark.parametrize("rate", [0.5, 2.0])
+def test_a_new_s4_layer_steps_at_another_rate(rate: float) -> None:
+    """Its C is plain; truncated for one step, as which it starts, it would be another layer at another rate."""
+    mixer, x = create_mixer("s4", 3, rate=rate, activation="none", final_act="id").eval(), torch.randn(1, 2000, 3)
+    C = mixer.kernel.C.clone()
+    with torch.no_grad():
+        state, outputs = mixer.init_state(1), []
+        for x_t in x.unbind(1):
+            y, state = mixer.step(x_t, state)
+            outputs.append(y)
+        assert torch.equal(mixer.kernel.C, C)
+        assert int(mixer.kernel.l_kernel) == 0
+        assert relative(torch.stack(outputs, 1), mixer(x)) <= 1e-3
+
+
 def test_growing_modes_of_dss() -> None:
     """K[l] = Re sum C B (exp(-p) - 1) / ((exp(-pL) - 1) A) exp(p (l - (L - 1))) where Re A > 0."""
     kernel = DSSKernel(3, 8, l_max=20).double()

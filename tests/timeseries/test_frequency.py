@@ -42,6 +42,16 @@ def test_inference_reads_a_regular_series_and_one_with_gaps(alias: str) -> None:
     assert np.array_equal(gapped.grid(stamps[0], stamps[-1]), stamps)
 
 
+@pytest.mark.parametrize(
+    "alias, season", [("h", 24), ("15min", 96), ("30min", 48), ("s", 3600), ("2h", 12), ("250ms", 1), ("2D", 1)]
+)
+def test_a_gap_changes_neither_the_spelling_nor_the_season(alias: str, season: int) -> None:
+    stamps = dates("2020-01-01", periods=60, freq=alias)
+    found = infer_frequency(np.delete(stamps, [7, 8, 30]))
+    assert found == infer_frequency(stamps) == Frequency(alias)
+    assert found.season_length == season
+
+
 def test_inference_refuses_irregular_and_short_series() -> None:
     stamps = dates("2020-01-01", periods=20, freq="h")
     stamps[5] += np.timedelta64(7, "m")

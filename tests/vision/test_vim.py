@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import longscan
 from longscan.core.errors import UserError
@@ -199,6 +201,18 @@ def _stream(model: Vim, x: Tensor) -> Tensor:
     return torch.cat([patches[:, :7], classes, patches[:, 7:]], 1)
 
 
+@pytest.mark.parametrize("options", [{"rope": "patches"}, {"layer_pairs": True}, {"rope": "patches", "depth": 1}])
+def test_hooked_wrapped_and_compiled_blocks_change_no_number(options: dict[str, Any]) -> None:
+    """Rotary positions turn what a block added, and not the stream, whichever way the block is called."""
+    model, x = small(**{"depth": 4, **options}).eval(), images()
+    with torch.no_grad():
+        plain = model(x)
+        model.layers[0].register_forward_hook(lambda *args: None)
+        torch.testing.assert_close(model(x), plain, rtol=1e-5, atol=1e-6)
+        model.layers[-1] = checkpoint_wrapper(model.layers[-1])
+        torch.testing.assert_close(model(x), plain, rtol=1e-5, atol=1e-6)
+
+
 def test_bfloat16_keeps_a_wide_stream() -> None:
     model = small().to(torch.bfloat16).eval()
     x = images().bfloat16()
@@ -357,7 +371,15 @@ def test_pruning_keeps_the_features() -> None:
     assert model.prune_intermediate_layers([1], prune_norm=True) == [1]
     assert len(model.layers) == 2
     assert model.num_classes == 0
-    torch.testing.assert_close(model.forward_intermediates(x, [1], intermediates_only=True)[0], want)
+    for indices in ([1], [-1], 1):
+        (found,) = model.forward_intermediates(x, indices, intermediates_only=True)
+        torch.testing.assert_close(found, want)
+    assert len(model.forward_intermediates(x, intermediates_only=True)) == len(model.feature_info) == 2
+    rebuilt = Vim(model.config)
+    rebuilt.norm_f = torch.nn.Identity()
+    rebuilt.load_state_dict(model.state_dict())
+    with pytest.raises(UserError, match="feature 3 was asked for; this model has 0 to 1"):
+        model.forward_intermediates(x, [3])
 
 
 def test_heads() -> None:
@@ -385,6 +407,13 @@ def test_parameters_without_decay_and_groups() -> None:
     patterns = [matcher["stem"], *(pattern for pattern, _ in matcher["blocks"])]
     unmatched = [name for name, _ in model.named_parameters() if not any(re.match(p, name) for p in patterns)]
     assert unmatched == ["head.weight", "head.bias"]
+    # Recurrences other than Mamba, and copies, which lose what their parameters declared.
+    other = small(layers=[{"name": "s4d"}, {"name": "local_mamba", "directions": ["h", "w2"]}])
+    names = {name.removeprefix("layers.") for name in other.no_weight_decay()}
+    assert {f"0.mixer.layer.kernel.{name}" for name in ("inv_dt", "A_real", "A_imag", "B")} <= names
+    assert "0.mixer.output_linear.0.weight" not in names
+    names = {name.removeprefix("layers.") for name in copy.deepcopy(other).no_weight_decay()}
+    assert {f"1.mixer.{name}" for name in ("A_log_0", "A_log_1", "D_0", "D_1", "dt_proj_0.bias")} <= names
 
 
 @pytest.mark.parametrize(

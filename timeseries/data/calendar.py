@@ -23,7 +23,7 @@ _DAY = ("day_of_week", "day_of_month", "day_of_year")
 _BY_UNIT = {
     "h": ("hour", *_DAY),
     "min": ("minute", "hour", *_DAY),
-    "s": ("second", "minute", "hour", *_DAY),
+    **dict.fromkeys(("s", "ms", "us"), ("second", "minute", "hour", *_DAY)),
     "D": _DAY,
     "B": _DAY,
     "W": ("day_of_month", "week_of_year"),

@@ -15,7 +15,7 @@ from ...core.errors import UserError
 
 # Parameters that weight decay would spoil: those of a recurrence, and learned tokens and positions.
 _NO_DECAY = re.compile(
-    r"(^|\.)(A(_\w+)?_logs?|Ds?(_\w+)?|dt_bias(_\w+)?|dt_proj(_\w+)?\.bias|dt_projs_bias|pos_embed|cls_token(_\w+)?)$"
+    r"(^|\.)(A(_\w+)?_logs?(_\d+)?|Ds?(_\w+)?|dt_bias(_\w+)?|dt_proj(_\w+)?\.bias|dt_projs_bias|pos_embed|cls_token(_\w+)?)$"
 )
 
 
@@ -112,7 +112,9 @@ class ImageModel(nn.Module):
         return {
             name
             for name, parameter in self.named_parameters()
-            if _NO_DECAY.search(name) or getattr(parameter, "_no_weight_decay", False)
+            if _NO_DECAY.search(name)
+            or getattr(parameter, "_no_weight_decay", False)
+            or getattr(parameter, "_optim", {}).get("weight_decay") == 0  # a recurrence that is no Mamba
         }
 
 

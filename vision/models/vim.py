@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...core.backbone import Block, initialise, parse_layer
+from ...core.backbone import Block, called_plainly, initialise, parse_layer
 from ...core.errors import UserError
 from ...core.norms import create_norm
 from ...core.registry import register_architecture
@@ -149,14 +149,14 @@ class Vim(ImageModel):
         rotary = self._rotary(grid, tokens.device)
         step = 2 if self.config.layer_pairs else 1
         for block in self.layers:
-            if isinstance(block, Block) and isinstance(block.mixer, LocalMamba):
-                block.mixer.grid = grid
+            if isinstance(mixer := getattr(block, "mixer", None), LocalMamba):
+                mixer.grid = grid
         x, branch, current = stream, None, None
         intermediates = []
         for i in range(0, len(self.layers), step):
             x, branch, current = self._reorder(x, branch, current, i, grid)
             tables = _permuted(rotary, current)
-            blocks = [block for block in self.layers[i : i + step] if isinstance(block, Block)]
+            blocks = [cast(Block, block) for block in self.layers[i : i + step]]  # or wrappers of them
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
                 x, branch = checkpoint(self._stage, blocks, x, branch, tables, reverse, use_reentrant=False)
             else:
@@ -273,6 +273,8 @@ class Vim(ImageModel):
         chosen, last = take_indices(len(self.feature_info), indices)
         step = 2 if self.config.layer_pairs else 1
         self.layers = self.layers[: (last + 1) * step]
+        self.change_config(depth=len(self.layers))
+        self._describe_features()
         if prune_norm:
             self.norm_f = nn.Identity()
         if prune_head:
@@ -364,10 +366,12 @@ class Vim(ImageModel):
 
 
 def _extend(block: Block, x: Tensor, branch: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
-    """Run a block; one with hooks is called as a module with the whole stream."""
-    if block._forward_hooks or block._forward_pre_hooks or block._backward_hooks or block._backward_pre_hooks:
-        return block(x if branch is None else x + branch, reverse=reverse), torch.zeros_like(x)
-    return block.extend(x, branch, reverse=reverse)
+    """Run a block; one with hooks or a wrapper is called as a module with the whole stream."""
+    if called_plainly(block):
+        return block.extend(x, branch, reverse=reverse)
+    total = x if branch is None else x + branch
+    # What the block added is told apart again: rotary positions turn the two differently.
+    return total, block(total, reverse=reverse) - total
 
 
 def _permuted(rotary: _Tables | None, current: _Tables | None) -> _Tables | None:

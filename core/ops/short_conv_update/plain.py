@@ -6,13 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._dtypes import accumulation_dtype
 from .arguments import Arguments
 
 
 def run(arguments: Arguments) -> Tensor:
     """Advance the state in place and return y."""
     state, x, weight, bias, silu = arguments
-    window = torch.cat([state, x.unsqueeze(1)], dim=1)
+    wide = accumulation_dtype(x.dtype)
+    window = torch.cat([state.to(wide), x.unsqueeze(1).to(wide)], dim=1)
     state.copy_(window[:, 1:])
-    y = torch.einsum("bwd,dw->bd", window, weight) + (0 if bias is None else bias)
+    y = (window * weight.T.to(wide)).sum(1)
+    if bias is not None:
+        y = y + bias.to(wide)
     return (F.silu(y) if silu else y).to(x.dtype)

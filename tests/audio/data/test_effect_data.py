@@ -137,6 +137,7 @@ def test_compressed_programme_material() -> None:
 
 def test_written_pairs_are_read_back(tmp_path: Path) -> None:
     recordings = digits(CompressorDataModule, "test").test_set.inputs.select(np.arange(3))
+    recordings.names[1] = 'so "called", by name'
     ranges = CompressorRanges()
     manifest = write_compressed_pairs(recordings, AudioFormat(8000, 1), tmp_path / "pairs", ranges)
     limits = {name: getattr(ranges, name) for name in CONTROLS}
@@ -144,7 +145,8 @@ def test_written_pairs_are_read_back(tmp_path: Path) -> None:
     assert len(data.test_set) == 3
     sample = data.test_set[1]
     assert 0 <= sample["controls"].min() <= sample["controls"].max() <= 1
+    assert data.test_set.inputs.names[1] == 'so "called", by name'
     row = (tmp_path / "pairs/pairs.csv").read_text().splitlines()[2].split(",")
-    settings = dict(zip(CONTROLS, map(float, row[4:]), strict=True))
+    settings = dict(zip(CONTROLS, map(float, row[-4:]), strict=True))
     wanted, _ = compress(sample["input_ids"], 8000, type(ranges.settings(np.zeros(4)))(knee=6, **settings))
     np.testing.assert_allclose(sample["labels"], wanted, atol=1e-6)

@@ -112,6 +112,7 @@ def test_a_missing_file_is_named_before_any_other_is_read(tmp_path: Path, record
         ("path,label\na.wav,x,y\n", r"m\.csv:2: 3 columns, the header has 2"),
         ("path,path\na.wav,x\n", "a column name occurs twice"),
         ("path,label\n,x\n", r"m\.csv:2: the path is empty"),
+        ("path,label\na.wav,x\nb.wav,\n", r"m\.csv:3: the label is empty; name a class"),
         ("path,split\na.wav,trian\n", r"m\.csv:2: unknown split 'trian' \(nearest: train"),
         ("path,start\na.wav,-4\n", r"m\.csv:2: start '-4' is not a number of frames"),
     ],
@@ -119,7 +120,14 @@ def test_a_missing_file_is_named_before_any_other_is_read(tmp_path: Path, record
 def test_manifests_that_are_wrong(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "m.csv").write_text(content)
     with pytest.raises(UserError, match=message):
-        read_manifest(tmp_path / "m.csv")
+        read_manifest(tmp_path / "m.csv", label_column="label" if "label" in content else None)
+
+
+def test_a_line_separator_in_a_name_ends_no_line(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"path": "a\u2028.wav"}\r\n\n{"path": "b.wav"}\n', encoding="utf-8")
+    found = read_manifest(tmp_path / "m.jsonl")
+    assert found.names.tolist() == ["a\u2028.wav", "b.wav"]
+    assert found.lines.tolist() == [1, 3]
 
 
 def test_other_manifests_that_are_wrong(tmp_path: Path, record: Record) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -161,6 +162,12 @@ def test_waveforms_are_quantised() -> None:
     samples = torch.rand(2, 48) * 2 - 1
     codes = torch.from_numpy(model.quantizer.encode(samples.numpy())).long()
     assert torch.equal(model(samples[..., None]), model(codes))
+    # The range of a clip is its own, whatever is beside it in the batch.
+    model = _model(torch.float32, range="minmax")
+    samples[1] *= 0.1
+    codes = torch.from_numpy(np.stack([model.quantizer.encode(clip) for clip in samples.numpy()])).long()
+    assert codes[1].max() == 255
+    assert torch.equal(model(samples), model(codes))
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "mixer": "s4d"}], ids=["causal", "bidirectional"])

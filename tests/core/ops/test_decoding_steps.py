@@ -136,6 +136,21 @@ def test_conv_update_mistakes(change: dict[str, Any], message: str) -> None:
         short_conv_update(**(good | change))
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_conv_update_takes_weights_of_another_dtype(backend: str, weights: torch.dtype, dtype: torch.dtype) -> None:
+    inputs = [normal(*shape, dtype=torch.float32) for shape in ((2, 3, 5), (2, 5), (5, 4), (5,))]
+    kinds = (dtype, dtype, weights, weights)
+    short = [value.to(DEVICE, kind) for value, kind in zip(inputs, kinds, strict=True)]
+    window = torch.cat([short[0], short[1][:, None]], 1).double()
+    expected = (window * short[2].double().T).sum(1) + short[3].double()
+    y = short_conv_update(*short, backend=backend)
+    assert y.dtype == short[0].dtype == dtype
+    assert distance(y, expected) < (BFLOAT16 if dtype == torch.bfloat16 else 1e-6)
+    assert torch.equal(short[0].double(), window[:, 1:])
+
+
 def test_steps_differentiate_where_gradients_are_needed() -> None:
     """A step outside of ``no_grad`` is plain PyTorch, whatever the backend."""
     inputs = moved(step_inputs(2, 6, 4, "varying", "varying", True, torch.float32))

@@ -144,6 +144,9 @@ def test_calendar_features() -> None:
     assert calendar_features(stamps, "h")[1] == pytest.approx([0.5, 1 / 6 - 0.5, 0.5, 0.5])
     counts = {"h": 4, "15min": 5, "s": 6, "D": 3, "B": 3, "W": 2, "MS": 1, "ME": 1, "YE": 1}
     assert {alias: calendar_features(stamps, alias).shape[1] for alias in counts} == counts
+    fine = pd.date_range("2023-01-01 00:00:58", periods=9, freq="250ms").to_numpy()
+    assert calendar_features(fine, "250ms")[[3, 4], 0] == pytest.approx([58 / 59 - 0.5, 0.5])  # seconds
+    assert calendar_features(fine, "250ms").shape == (9, 6)
     features = calendar_features(pd.date_range("2023-01-01", periods=9000, freq="h").to_numpy(), "h")
     assert (features.min(), features.max()) == (-0.5, 0.5)
     assert calendar_integers(stamps).tolist() == [[1, 1, 0, 0], [12, 31, 1, 23]]
