@@ -37,8 +37,13 @@ def split_rows(
         hold_out_speaker: test on all recordings of this speaker (column ``speaker``) and train on all of the others.
 
     Raises:
-        UserError: no splits are given, an unknown speaker, or too few recordings.
+        UserError: no splits are given, an unknown speaker, a speaker beside another kind of split, or too few
+            recordings.
     """
+    if hold_out_speaker is not None and kind in ("random", "sorted"):
+        raise UserError(
+            f"split={kind!r} and hold_out_speaker={hold_out_speaker!r} contradict each other; leave one of them away"
+        )
     kind = kind or ("given" if recordings.splits is not None or hold_out_speaker is not None else "random")
     if hold_out_speaker is not None:
         given = _without_speaker(recordings, hold_out_speaker)

@@ -233,6 +233,8 @@ def test_leaving_a_speaker_out() -> None:
     assert "theo" not in set(digits.columns["speaker"][np.concatenate([rows["train"], rows["val"]])])
     with pytest.raises(UserError, match=r"hold_out_speaker='teo' is no speaker .*nearest: theo"):
         split_rows(digits, val_fraction=0.1, test_fraction=0, seed=0, hold_out_speaker="teo")
+    with pytest.raises(UserError, match="split='sorted' and hold_out_speaker='theo' contradict each other"):
+        split_rows(digits, "sorted", val_fraction=0.1, test_fraction=0.1, seed=0, hold_out_speaker="theo")
 
 
 def test_given_random_and_sorted_splits(tmp_path: Path, record: Record) -> None:
