@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.demo import read_metrics, run_step
 from ..core.report import Section
 
 
@@ -18,21 +17,23 @@ def run(output: Path) -> list[Section]:
     Raises:
         UserError: if a step fails; what went wrong was printed by it.
     """
+    from . import training  # which loads lightning
+
     digits, waves = output / "digits", output / "waveforms"
     print("1/4  training an S4 classifier of spoken digits")
-    _verb("fit", ["--config", "audio/quickstart_digits", "--output", str(digits)])
+    run_step(training.fit, "audio fit", ["--config", "audio/quickstart_digits", "--output", str(digits)])
     print("2/4  testing it, and cepstra with a logistic regression on the same recordings")
-    _verb("test", ["--ckpt_path", str(digits / "checkpoints" / "best.ckpt")])
+    run_step(training.test, "audio test", ["--ckpt_path", str(digits / "checkpoints" / "best.ckpt")])
     baseline = _baseline()
     print("3/4  training a tiny SaShiMi on the samples of the same recordings")
-    _verb("fit", ["--config", "audio/quickstart", "--output", str(waves)])
+    run_step(training.fit, "audio fit", ["--config", "audio/quickstart", "--output", str(waves)])
     print("4/4  generating a second of audio")
     wav, picture = output / "generated.wav", output / "spectrogram.png"
     generate = ["--model", str(waves / "model"), "--seconds", "1", "--temperature", "0.9"]
     _generate([*generate, "--output", str(wav)])
     _draw_spectrograms(wav, picture)
 
-    tested, trained = _metrics(digits / "test"), _metrics(waves)
+    tested, trained = read_metrics(digits / "test"), read_metrics(waves)
     longscan = "uv run longscan" if "UV" in os.environ else "longscan"  # as it was started
     return [
         Section(
@@ -80,24 +81,10 @@ def run(output: Path) -> list[Section]:
     ]
 
 
-def _verb(verb: str, argv: list[str]) -> None:
-    from . import training
-
-    status = getattr(training, verb)(argv)
-    if status == 130:
-        raise KeyboardInterrupt
-    if status != 0:
-        raise UserError(f"demo: the step `longscan audio {verb} {' '.join(argv)}` did not finish")
-
-
 def _generate(argv: list[str]) -> None:
     from .commands.generate import generate
 
     generate(argv)
-
-
-def _metrics(folder: Path) -> dict[str, float]:
-    return json.loads((folder / "metrics.json").read_text())["metrics"]
 
 
 def _baseline() -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import UserError
+from ..core.demo import read_metrics, run_step
 from ..core.report import Section
 from .tokenizer import A, T
 
@@ -23,24 +22,26 @@ def run(output: Path) -> list[Section]:
     Raises:
         UserError: if a step fails; what went wrong was printed by it.
     """
+    from . import training  # which loads lightning
+
     pretrained, tuned = output / "pretrain", output / "finetune"
     print("1/4  pretraining a small Caduceus on Drosophila chromosome 4 and yeast chromosome I")
-    _verb("fit", ["--config", "genomics/quickstart", "--output", str(pretrained)])
+    run_step(training.fit, "genomics fit", ["--config", "genomics/quickstart", "--output", str(pretrained)])
     print("2/4  fine-tuning it to find splice sites in Arabidopsis")
     options = ["--config", "genomics/quickstart_finetune", "--output", str(tuned)]
-    _verb("fit", [*options, "--model.pretrained", str(pretrained / "model")])
+    run_step(training.fit, "genomics fit", [*options, "--model.pretrained", str(pretrained / "model")])
     best = tuned / "checkpoints" / "best.ckpt"
     print("3/4  testing it, and a k-mer logistic regression on the same examples")
-    _verb("test", ["--ckpt_path", str(best)])
+    run_step(training.test, "genomics test", ["--ckpt_path", str(best)])
     baseline, perplexity = _kmer_baseline(), _composition_perplexity()
     print("4/4  predicting the classes of a FASTA file")
     sequences = output / "sequences.fa"
     _write_fasta(sequences)
     predictions = output / "predictions.tsv"
     predict = ["--model.pretrained", str(tuned / "model"), "--data.predict_file", str(sequences)]
-    _verb("predict", [*predict, "--predictions", str(predictions)])
+    run_step(training.predict, "genomics predict", [*predict, "--predictions", str(predictions)])
 
-    before, tested = _metrics(pretrained), _metrics(tuned / "test")
+    before, tested = read_metrics(pretrained), read_metrics(tuned / "test")
     longscan = "uv run longscan" if "UV" in os.environ else "longscan"  # as it was started
     return [
         Section(
@@ -83,20 +84,6 @@ def run(output: Path) -> list[Section]:
             ],
         ),
     ]
-
-
-def _verb(verb: str, argv: list[str]) -> None:
-    from . import training
-
-    status = getattr(training, verb)(argv)
-    if status == 130:
-        raise KeyboardInterrupt
-    if status != 0:
-        raise UserError(f"demo: the step `longscan genomics {verb} {' '.join(argv)}` did not finish")
-
-
-def _metrics(folder: Path) -> dict[str, float]:
-    return json.loads((folder / "metrics.json").read_text())["metrics"]
 
 
 def _data(config: str) -> Any:

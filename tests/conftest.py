@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_runs import Command, run
 
 if not torch.cuda.is_available():
     # Triton decides when it is imported whether its kernels are interpreted, and so run on a CPU.
@@ -25,3 +27,11 @@ def seeded() -> None:
 def golden() -> Path:
     """Folder of inputs and outputs computed with the original implementations."""
     return Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs commands in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["longscan"])
+    return run

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import shlex
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from command_runs import run
 
 import longscan
-from longscan.__main__ import main
 from longscan.audio.card import AudioCard, Control, write_card
 
 #: Trains the raw-waveform classifier on low and high sines, in seconds; the folder is to be added.
@@ -26,34 +21,6 @@ FIT_CLASSES = (
     "--trainer.accelerator cpu --trainer.enable_progress_bar false "
     "--model.options '{d_model: 8, n_layers: 1, d_state: 16}' "
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[[str], Outcome]
-
-
-def run(line: str) -> Outcome:
-    """Run ``longscan LINE`` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(shlex.split(line))
-    return Outcome(status, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs commands in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["longscan"])
-    return run
 
 
 def write_noise(path: Path, frames: int, rate: int = 8000, channels: int = 1) -> np.ndarray:

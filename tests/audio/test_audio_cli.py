@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longscan.audio import demo
+from longscan.audio import demo, training
 from longscan.audio.cli import VERBS
 from longscan.audio.data import AudioTokenDataModule, WaveformDataModule
 from longscan.audio.pictures import spectrogram, write_spectrograms
@@ -85,13 +85,16 @@ def test_the_demo_measures_its_baselines(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """What is fast of the demo: the order of its steps, the table, and entropies of the packaged recordings."""
     ran: list[str] = []
 
-    def verb(name: str, argv: list[str]) -> None:
+    def step(verb: object, line: str, argv: list[str]) -> None:
+        domain, name = line.split()
+        assert verb is getattr(training, name)
+        assert domain == "audio"
         folder = tmp_path / ("digits/test" if name == "test" else argv[-1].rsplit("/", maxsplit=1)[-1])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text('{"metrics": {"test/accuracy": 0.5, "val/bits": 6.5}}')
         ran.append(name)
 
-    monkeypatch.setattr(demo, "_verb", verb)
+    monkeypatch.setattr(demo, "run_step", step)
     monkeypatch.setattr(demo, "_generate", lambda argv: ran.append("generate"))
     monkeypatch.setattr(demo, "_draw_spectrograms", lambda wav, picture: ran.append("draw"))
     monkeypatch.setattr(demo, "_baseline", lambda: 0.25)

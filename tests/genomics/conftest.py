@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import shlex
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from longscan.__main__ import main
+from command_runs import Outcome, run
 
 #: Of every configuration: a model that trains in milliseconds, on one core, without a bar.
 TINY = (
     "--model.options '{d_model: 16, n_layer: 1}' --data.batch_size 8 --trainer.accelerator cpu "
     "--trainer.enable_progress_bar false --trainer.limit_val_batches 2"
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[[str], Outcome]
-
-
-def run(line: str) -> Outcome:
-    """Run ``longscan LINE`` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(shlex.split(line))
-    return Outcome(status, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs commands in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["longscan"])
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -82,9 +82,10 @@ def backward(arguments: Arguments, entries: Tensor, grad_y: Tensor, grad_final: 
     plan = _Plan(arguments, _TOKENS_BACKWARD, 1, _CHUNKING_BACKWARD)
     u, grad_y = arguments.u, _rows(grad_y)
     dim, state, use_gluon = plan.dim, plan.state, plan.use_gluon
-    grad_u, grad_delta = (torch.empty_like(u, memory_format=torch.contiguous_format) for _ in range(2))
-    grad_delta = grad_delta.to(arguments.delta.dtype)
-    grad_z = u if plan.z is None else torch.empty_like(plan.z, memory_format=torch.contiguous_format)
+    grad_u, grad_delta, grad_z = (
+        u if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
+        for t in (u, arguments.delta, plan.z)
+    )
     rows = arguments.sequences * plan.chunks
     constant = plan.B.ndim == 2, plan.C.ndim == 2
     all_tokens = u.shape[0] * u.shape[1]
@@ -149,7 +150,6 @@ class _Plan:
         self.A = arguments.A.float().contiguous()
         self.B, self.C = (m.contiguous() if m.ndim == 2 else _rows(m) for m in (arguments.B, arguments.C))
         self.D, self.delta_bias = (None if v is None else v.contiguous() for v in (arguments.D, arguments.delta_bias))
-        self.tokens, self.warps = tokens, warps
         while warps > 1 and warps * channels_of_warp(self.padded) > self.dim // arguments.groups:
             warps //= 2
         channels = warps * channels_of_warp(self.padded)
