@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 
@@ -11,9 +12,12 @@ from ...core.errors import UserError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training clip: shift, then gain, then noise.
+    """What is done to a training clip: speed, then shift, then gain, then noise.
 
     Args:
+        speed: play the recording at a speed drawn from (slowest, fastest), on a logarithmic scale and in steps of a
+            percent: pitch and formants move with it, as between speakers (Ko et al. 2015, Interspeech, "Audio
+            augmentation for speech recognition"). What no longer fits the window is lost, as much at either end.
         shift_seconds: move the clip in its window by up to so much either way; what is laid bare is silence, what
             leaves the window is lost.
         gain_db: multiply by a gain drawn uniformly from plus or minus so many decibels.
@@ -23,6 +27,7 @@ class Augmentation:
         polarity: turn the clip upside down every other time.
     """
 
+    speed: tuple[float, float] = (1.0, 1.0)
     shift_seconds: float = 0.0
     gain_db: float = 0.0
     noise_probability: float = 0.0
@@ -33,6 +38,8 @@ class Augmentation:
         for name in ("shift_seconds", "gain_db"):
             if getattr(self, name) < 0:
                 raise UserError(f"augmentation.{name}={getattr(self, name)} must not be negative")
+        if len(self.speed) != 2 or not 0.1 <= self.speed[0] <= self.speed[1] <= 10:
+            raise UserError(f"augmentation.speed={list(self.speed)} must be [slowest, fastest], within 0.1 and 10")
         if not 0 <= self.noise_probability <= 1:
             raise UserError(f"augmentation.noise_probability={self.noise_probability} must lie in [0, 1]")
         if len(self.noise_snr_db) != 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:
@@ -56,9 +63,12 @@ class Augmentation:
             end: one past the last; the end of the window where None.
         """
         # Every number is drawn whatever the settings, so that one setting does not change what another draws.
-        move, gain, chance, ratio, sign = generator.random(5)
+        move, gain, chance, ratio, sign, tempo = generator.random(6)
         result = samples.astype(np.float32, copy=True)
         end = len(result) if end is None else end
+        slowest, fastest = self.speed
+        if slowest != 1 or fastest != 1:
+            result, end = at_speed(result, begin, end, slowest * (fastest / slowest) ** tempo)
         offset = round((2 * move - 1) * self.shift_seconds * sample_rate)
         if offset:
             result = shifted(result, offset)
@@ -74,6 +84,30 @@ class Augmentation:
             level *= 10 ** (-(least + ratio * (greatest - least)) / 20)
             result += np.float32(level) * generator.standard_normal(result.shape, dtype=np.float32)
         return result, begin, end
+
+
+def at_speed(samples: np.ndarray, begin: int, end: int, speed: float) -> tuple[np.ndarray, int]:
+    """Return a window (frames, channels) with its recording, ``begin`` to ``end``, played faster, and its new end.
+
+    Args:
+        samples: float32; silence outside the recording.
+        begin: first frame of the recording, which stays.
+        end: one past the last.
+        speed: 2 for half as long; rounded to a percent.
+    """
+    from scipy.signal import resample_poly
+
+    percent = round(100 * speed)
+    if percent == 100 or end <= begin:
+        return samples, end
+    common = gcd(100, percent)
+    played = resample_poly(samples[begin:end], 100 // common, percent // common, axis=0)
+    room = len(samples) - begin
+    excess = max(len(played) - room, 0) // 2
+    played = played[excess : excess + room]
+    result = np.zeros_like(samples)
+    result[begin : begin + len(played)] = played
+    return result, begin + len(played)
 
 
 def shifted(samples: np.ndarray, offset: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from longscan.audio.data import (
     AudioTokenDataModule,
     CompressorDataModule,
 )
-from longscan.audio.data.augmentation import Augmentation, shifted
+from longscan.audio.data.augmentation import Augmentation, at_speed, shifted
 from longscan.audio.data.files import AudioFormat
 from longscan.audio.features import MelFeatures, SpecAugment
 from longscan.audio.quantization import Quantizer
@@ -249,6 +249,32 @@ def test_noise_has_the_ratio_it_should() -> None:
         Augmentation(noise_snr_db=(30, 10))
     with pytest.raises(UserError, match=r"gain_db=-1 must not be negative"):
         Augmentation(gain_db=-1)
+
+
+def test_speed_moves_the_pitch_and_the_end() -> None:
+    rate, begin, end = 8000, 500, 4500
+    window = np.zeros((6000, 1), dtype=np.float32)
+    window[begin:end, 0] = np.sin(2 * np.pi * 400 * np.arange(end - begin) / rate)
+    for speed in (0.8, 1.0, 1.25):
+        played, new_end = at_speed(window, begin, end, speed)
+        assert played.dtype == np.float32
+        assert new_end - begin == pytest.approx((end - begin) / speed, abs=1)
+        assert not played[:begin].any()
+        assert not played[new_end:].any()
+        steady = played[begin + 400 : new_end - 400, 0]
+        spectrum = np.abs(np.fft.rfft(steady * np.hanning(len(steady)), 1 << 16))
+        assert spectrum.argmax() * rate / (1 << 16) == pytest.approx(400 * speed, abs=0.5)
+        assert np.abs(steady).max() == pytest.approx(1, abs=0.02)
+    cut, new_end = at_speed(window, begin, end, 0.5)
+    assert new_end == 6000
+    assert len(cut) == 6000
+    ends = {
+        Augmentation(speed=(0.8, 1.25))(window, rate, np.random.default_rng(seed), begin, end)[2] for seed in range(99)
+    }
+    assert begin + 3200 <= min(ends) < begin + 3400
+    assert begin + 4800 < max(ends) <= begin + 5000
+    with pytest.raises(UserError, match=r"speed=\[1.2, 0.9\] must be"):
+        Augmentation(speed=(1.2, 0.9))
 
 
 # Codes
