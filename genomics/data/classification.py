@@ -17,6 +17,7 @@ from ...core.training.folds import check_folds, stratified_folds
 from ...core.training.hold_out import chosen_rows
 from ..datasets import DATASETS, dataset_path
 from ..tokenizer import DNATokenizer
+from .augmentation import SequenceAugmentation
 from .files import known_names
 from .samples import SequenceDataset
 from .tables import Records, is_fasta, read_fasta_table, read_table
@@ -65,6 +66,7 @@ class SequenceTableDataModule(ResumableDataModule):
             of a record does not depend on how far its neighbours pad it (mixers read padding).
         rc_augment: show the reverse complement of training sequences with probability 0.5. Wrong where the class
             depends on the strand, as it does for splice sites.
+        augmentation: further changes of training sequences.
         val_fraction: share of the training rows held out where there is no validation file.
         limit_train: use only this many training rows, the first of an order shuffled by ``seed``.
         folds: cross-validation: the training rows (those that ``limit_train`` leaves) are dealt out to so many folds,
@@ -104,6 +106,7 @@ class SequenceTableDataModule(ResumableDataModule):
         length_buckets: bool = True,
         folds: int | None = None,
         fold: int = 0,
+        augmentation: SequenceAugmentation | None = None,
         *,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -116,7 +119,7 @@ class SequenceTableDataModule(ResumableDataModule):
         self.max_length, self.long_sequences, self.padding = max_length, long_sequences, padding
         self.rc_augment, self.val_fraction, self.limit_train = rc_augment, val_fraction, limit_train
         self.target, self.label_columns, self.length_buckets = target, label_columns, length_buckets
-        self.folds, self.fold = folds, fold
+        self.folds, self.fold, self.augmentation = folds, fold, augmentation
         check_folds(folds, fold)
         self._check(dataset, folder)
         self._meta_classes: list[str] | None = None
@@ -299,8 +302,23 @@ class SequenceTableDataModule(ResumableDataModule):
             train if len(rows) == len(train) else train.select(rows),
             targets if len(rows) == len(train) else targets[rows],
             rc_augment=0.5 if self.rc_augment else 0.0,
+            augmentation=self.augmentation,
+            class_names=self._training_classes(),
             seed=self.seed,
         )
+
+    def _training_classes(self) -> list[str] | None:
+        """Names of the classes, for an augmentation that changes them.
+
+        Raises:
+            UserError: it does, and there are no classes, or not those.
+        """
+        if self.augmentation is None or not self.augmentation.broken_frames:
+            return None
+        if self.target != "class":
+            raise UserError(f"augmentation.broken_frames needs target='class', not {self.target!r}")
+        self.augmentation.check_classes(self.class_names)
+        return self.class_names
 
     def _limited(self, rows: np.ndarray) -> np.ndarray:
         if self.limit_train is None:
