@@ -12,12 +12,14 @@ from ...core.errors import UserError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training clip: speed, then shift, then gain, then noise.
+    """What is done to a training clip: speed, then band, shift, gain and noise.
 
     Args:
         speed: play the recording at a speed drawn from (slowest, fastest), on a logarithmic scale and in steps of a
             percent: pitch and formants move with it, as between speakers (Ko et al. 2015, Interspeech, "Audio
             augmentation for speech recognition"). What no longer fits the window is lost, as much at either end.
+        lowpass_probability: how often high frequencies are taken away, as by a telephone or a lower sampling rate.
+        lowpass_hz: cut-off (-3 dB) frequencies that are drawn from, on a logarithmic scale: (least, greatest).
         shift_seconds: move the clip in its window by up to so much either way; what is laid bare is silence, what
             leaves the window is lost.
         gain_db: multiply by a gain drawn uniformly from plus or minus so many decibels.
@@ -28,6 +30,8 @@ class Augmentation:
     """
 
     speed: tuple[float, float] = (1.0, 1.0)
+    lowpass_probability: float = 0.0
+    lowpass_hz: tuple[float, float] = (1000.0, 4000.0)
     shift_seconds: float = 0.0
     gain_db: float = 0.0
     noise_probability: float = 0.0
@@ -40,8 +44,11 @@ class Augmentation:
                 raise UserError(f"augmentation.{name}={getattr(self, name)} must not be negative")
         if len(self.speed) != 2 or not 0.1 <= self.speed[0] <= self.speed[1] <= 10:
             raise UserError(f"augmentation.speed={list(self.speed)} must be [slowest, fastest], within 0.1 and 10")
-        if not 0 <= self.noise_probability <= 1:
-            raise UserError(f"augmentation.noise_probability={self.noise_probability} must lie in [0, 1]")
+        for name in ("noise_probability", "lowpass_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"augmentation.{name}={getattr(self, name)} must lie in [0, 1]")
+        if len(self.lowpass_hz) != 2 or not 0 < self.lowpass_hz[0] <= self.lowpass_hz[1]:
+            raise UserError(f"augmentation.lowpass_hz={list(self.lowpass_hz)} must be [least, greatest], above 0")
         if len(self.noise_snr_db) != 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:
             raise UserError(f"augmentation.noise_snr_db={list(self.noise_snr_db)} must be [least, greatest]")
 
@@ -63,12 +70,15 @@ class Augmentation:
             end: one past the last; the end of the window where None.
         """
         # Every number is drawn whatever the settings, so that one setting does not change what another draws.
-        move, gain, chance, ratio, sign, tempo = generator.random(6)
+        move, gain, chance, ratio, sign, tempo, narrow, cutoff = generator.random(8)
         result = samples.astype(np.float32, copy=True)
         end = len(result) if end is None else end
         slowest, fastest = self.speed
         if slowest != 1 or fastest != 1:
             result, end = at_speed(result, begin, end, slowest * (fastest / slowest) ** tempo)
+        if narrow < self.lowpass_probability:
+            least, greatest = self.lowpass_hz
+            result = lowpass(result, sample_rate, least * (greatest / least) ** cutoff)
         offset = round((2 * move - 1) * self.shift_seconds * sample_rate)
         if offset:
             result = shifted(result, offset)
@@ -108,6 +118,23 @@ def at_speed(samples: np.ndarray, begin: int, end: int, speed: float) -> tuple[n
     result = np.zeros_like(samples)
     result[begin : begin + len(played)] = played
     return result, begin + len(played)
+
+
+def lowpass(samples: np.ndarray, sample_rate: int, cutoff: float) -> np.ndarray:
+    """Return ``samples`` (frames, channels) float32 without what lies above ``cutoff`` hertz.
+
+    A Butterworth filter of order 8 forth and back (-3 dB at the cut-off together, no delay); what a cut-off from 0.95
+    times half the sampling rate on would change is nothing.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    if cutoff >= 0.95 * sample_rate / 2:
+        return samples
+    # Each pass takes half of the 3 dB, so its own cut-off lies higher, by a factor on the bilinear rule's frequencies.
+    warped = np.tan(np.pi * cutoff / sample_rate) * (2**0.5 - 1) ** (-1 / 8)
+    once = np.arctan(warped) * sample_rate / np.pi
+    filtered = sosfiltfilt(butter(4, once, fs=sample_rate, output="sos"), samples, axis=0, padtype=None)
+    return filtered.astype(np.float32)
 
 
 def shifted(samples: np.ndarray, offset: int) -> np.ndarray:

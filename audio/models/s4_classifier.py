@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,6 +50,11 @@ class S4ClassifierConfig(HeadConfig):
     """The norm before the layer, and one more at the end; otherwise behind each residual addition."""
     dropout: float = 0.0
     """Of whole features, in training, inside the layer and of what it adds."""
+    pool: list[int] = field(default_factory=list)
+    """Between equal stages of the layers, how many positions are averaged into one: ``[4, 4]`` has three stages, the
+    last at a sixteenth of the rate, with ``rate`` as before. The published recipe has none."""
+    expand: int = 1
+    """Factor on the width at each pool."""
     sample_rate: int = 16000
     """Of the audio that the model was trained on, in Hz."""
 
@@ -60,9 +66,14 @@ class S4ClassifierConfig(HeadConfig):
             raise UserError(f"head is {self.head!r}; an S4Classifier has a classification head")
         if self.norm not in ("batch", "layer"):
             raise UserError(f"norm is {self.norm!r}; expected 'batch' or 'layer'")
-        for name in ("in_channels", "d_model", "n_layers", "sample_rate"):
+        for name in ("in_channels", "d_model", "n_layers", "sample_rate", "expand"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if any(factor < 2 for factor in self.pool) or self.n_layers % (len(self.pool) + 1):
+            raise UserError(
+                f"pool is {list(self.pool)} with n_layers {self.n_layers}; expected factors of at least 2, and the "
+                f"layers to divide into {len(self.pool) + 1} equal stages"
+            )
 
 
 class _BatchNorm(nn.BatchNorm1d):
@@ -71,21 +82,33 @@ class _BatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None or not self.training:
             return super().forward(x.flatten(0, 1)).view_as(x)
-        result = x.new_zeros(x.shape)
-        result[mask] = super().forward(x[mask]).to(x.dtype)
-        return result
+        # Weighted sums in place of picking the real positions, whose number the host would have to wait for.
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None  # noqa: PT018
+        real = mask.unsqueeze(-1)
+        wide = x if x.dtype == torch.float64 else x.float()
+        count = real.sum().clamp(min=1)
+        mean = (wide * real).sum((0, 1)) / count
+        centred = (wide - mean) * real
+        variance = centred.square().sum((0, 1)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1  # type: ignore[operator]
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return ((centred * scale + self.bias) * real).to(x.dtype)
 
 
 class ClassifierBlock(nn.Module):
     """``x + S4(norm(x))`` or ``norm(x + S4(x))``."""
 
-    def __init__(self, config: S4ClassifierConfig) -> None:
+    def __init__(self, config: S4ClassifierConfig, d_model: int) -> None:
         super().__init__()
         self.prenorm, self.dropout = config.prenorm, config.dropout
-        self.norm = _norm(config)
+        self.norm = _norm(config, d_model)
         self.mixer = create_mixer(
             config.mixer,
-            config.d_model,
+            d_model,
             **{
                 "d_state": config.d_state,
                 "bidirectional": config.bidirectional,
@@ -110,6 +133,29 @@ class ClassifierBlock(nn.Module):
         return x if self.prenorm else _apply(self.norm, x, mask)
 
 
+class AveragePool(nn.Module):
+    """Means over ``factor`` neighbouring real positions, then a linear map to another width."""
+
+    def __init__(self, factor: int, d_model: int, width: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.linear = nn.Linear(d_model, width)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(batch, length, d_model) to (batch, ceil(length / factor), width), and where real positions were among them.
+
+        Args:
+            x: hidden sequence.
+            mask: (batch, length) bool, true at real positions; all are where None.
+        """
+        mask = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+        missing = -x.shape[1] % self.factor
+        x = F.pad(x * mask.unsqueeze(-1), (0, 0, 0, missing)).unflatten(1, (-1, self.factor))
+        count = F.pad(mask, (0, missing)).unflatten(1, (-1, self.factor)).sum(2)
+        mean = x.sum(2, dtype=torch.float32) / count.clamp(min=1).unsqueeze(-1)
+        return self.linear(mean.to(x.dtype)), count > 0
+
+
 @register_architecture("S4Classifier", S4ClassifierConfig)
 class S4Classifier(nn.Module):
     """Linear encoder, S4 or S4D blocks, mean over the real positions, linear head.
@@ -126,9 +172,16 @@ class S4Classifier(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = nn.Linear(config.in_channels, config.d_model)
-        self.blocks = nn.ModuleList(ClassifierBlock(config) for _ in range(config.n_layers))
-        self.norm = _norm(config) if config.prenorm else None
-        self.head = ClassificationHead(config.d_model, config)
+        self.layers_of_a_stage = config.n_layers // (len(config.pool) + 1)
+        widths = [config.d_model * config.expand**stage for stage in range(len(config.pool) + 1)]
+        self.blocks = nn.ModuleList(
+            ClassifierBlock(config, widths[layer // self.layers_of_a_stage]) for layer in range(config.n_layers)
+        )
+        self.pools = nn.ModuleList(
+            AveragePool(factor, *widths[stage : stage + 2]) for stage, factor in enumerate(config.pool)
+        )
+        self.norm = _norm(config, widths[-1]) if config.prenorm else None
+        self.head = ClassificationHead(widths[-1], config)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, rate: float = 1.0) -> Tensor:
         """Return logits (batch, num_classes).
@@ -141,21 +194,26 @@ class S4Classifier(nn.Module):
         Raises:
             UserError: for another number of channels.
         """
-        return self.forward_head(self.forward_features(x, mask, rate), mask)
+        return self.head(*self._features(x, mask, rate))
 
     def forward_features(self, x: Tensor, mask: Tensor | None = None, rate: float = 1.0) -> Tensor:
-        """Return the sequence after the last block (and norm), (batch, length, d_model)."""
+        """Return the sequence after the last block (and norm), (batch, length after pools, width of the last stage)."""
+        return self._features(x, mask, rate)[0]
+
+    def _features(self, x: Tensor, mask: Tensor | None, rate: float) -> tuple[Tensor, Tensor | None]:
         x = x.unsqueeze(-1) if x.ndim == 2 else x
         if x.shape[-1] != self.config.in_channels:
             raise UserError(f"the audio has {x.shape[-1]} channels, this model reads {self.config.in_channels}")
         mask = None if mask is None else mask.bool()
         x = self.encoder(x.to(self.encoder.weight.dtype))
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
+            if layer and layer % self.layers_of_a_stage == 0:
+                x, mask = self.pools[layer // self.layers_of_a_stage - 1](x, mask)
             x = block(x, mask, rate)
-        return x if self.norm is None else _apply(self.norm, x, mask)
+        return (x if self.norm is None else _apply(self.norm, x, mask)), mask
 
     def forward_head(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return logits of the hidden sequence."""
+        """Return logits of the hidden sequence; ``mask`` is that of its positions."""
         return self.head(features, mask)
 
     def model_config(self) -> dict[str, Any]:
@@ -169,8 +227,8 @@ class S4Classifier(nn.Module):
         return save_pretrained(self, folder, format=format)
 
 
-def _norm(config: S4ClassifierConfig) -> nn.Module:
-    return _BatchNorm(config.d_model) if config.norm == "batch" else LayerNorm(config.d_model)
+def _norm(config: S4ClassifierConfig, d_model: int) -> nn.Module:
+    return _BatchNorm(d_model) if config.norm == "batch" else LayerNorm(d_model)
 
 
 def _apply(norm: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:

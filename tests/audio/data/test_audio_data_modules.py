@@ -18,7 +18,7 @@ from longscan.audio.data import (
     AudioTokenDataModule,
     CompressorDataModule,
 )
-from longscan.audio.data.augmentation import Augmentation, at_speed, shifted
+from longscan.audio.data.augmentation import Augmentation, at_speed, lowpass, shifted
 from longscan.audio.data.files import AudioFormat
 from longscan.audio.features import MelFeatures, SpecAugment
 from longscan.audio.quantization import Quantizer
@@ -275,6 +275,20 @@ def test_speed_moves_the_pitch_and_the_end() -> None:
     assert begin + 4800 < max(ends) <= begin + 5000
     with pytest.raises(UserError, match=r"speed=\[1.2, 0.9\] must be"):
         Augmentation(speed=(1.2, 0.9))
+
+
+def test_lowpass() -> None:
+    rate, t = 8000, np.arange(8000) / 8000
+    for frequency, expected in ((200, 1.0), (1000, 10 ** (-3.01 / 20)), (2000, 0.0), (3500, 0.0)):
+        tone = np.sin(2 * np.pi * frequency * t).astype(np.float32)[:, None]
+        filtered = lowpass(tone, rate, 1000)
+        assert filtered.dtype == np.float32
+        assert np.abs(filtered[2000:6000]).max() == pytest.approx(expected, abs=0.02)
+    assert lowpass(tone, rate, 4000) is tone
+    narrow = Augmentation(lowpass_probability=1, lowpass_hz=(500, 600))(tone, rate, np.random.default_rng(0))[0]
+    assert np.abs(narrow[2000:6000]).max() < 1e-3
+    with pytest.raises(UserError, match=r"lowpass_hz=\[0, 10\] must be"):
+        Augmentation(lowpass_hz=(0, 10))
 
 
 # Codes

@@ -12,9 +12,11 @@ from torch import Tensor
 
 import longscan
 from longscan.audio.models import S4Classifier
+from longscan.audio.models.s4_classifier import AveragePool, _BatchNorm
 from longscan.core.errors import UserError
 from longscan.core.training.tasks import ClassificationTask
 
+POOLED: dict[str, Any] = {"n_layers": 3, "pool": [4, 3], "expand": 2}
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 2, "d_state": 8, "num_classes": 5}
 
 
@@ -32,7 +34,7 @@ def test_published_size() -> None:
     assert model(torch.randn(2, 64, 1)).shape == (2, 35)
 
 
-@pytest.mark.parametrize("options", [{}, {"prenorm": False}, {"norm": "layer"}, {"mixer": "s4d"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"prenorm": False}, {"norm": "layer"}, {"mixer": "s4d"}, POOLED], ids=str)
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 def test_padding_does_not_matter(options: dict[str, Any], training: bool) -> None:
     model = _model(**options).double().train(training)
@@ -43,18 +45,48 @@ def test_padding_does_not_matter(options: dict[str, Any], training: bool) -> Non
     torch.testing.assert_close(model(padded, mask=mask), model(x), rtol=1e-9, atol=1e-9)
 
 
-def test_sequences_of_different_lengths() -> None:
-    model = _model().double().eval()
+@pytest.mark.parametrize("options", [{}, POOLED], ids=str)
+def test_sequences_of_different_lengths(options: dict[str, Any]) -> None:
+    model = _model(**options).double().eval()
     x = torch.randn(2, 60, 1, dtype=torch.float64)
     mask = torch.arange(60) < torch.tensor([[60], [23]])
     found = model(x, mask=mask)
     torch.testing.assert_close(found[1:], model(x[1:, :23]), rtol=1e-9, atol=1e-9)
 
 
+def test_pool_halves_the_width_of_time_and_doubles_the_features() -> None:
+    model = _model(**POOLED).eval()
+    assert model.forward_features(torch.randn(2, 50, 1)).shape == (2, 5, 32)
+    x, kept = AveragePool(2, 1, 1)(
+        torch.tensor([[[1.0], [3.0], [5.0], [9.0], [7.0]]]), torch.tensor([[True] * 3 + [False] * 2])
+    )
+    assert kept.tolist() == [[True, True, False]]
+    pool = AveragePool(2, 1, 1)
+    torch.nn.init.ones_(pool.linear.weight)
+    torch.nn.init.zeros_(pool.linear.bias)
+    x, _ = pool(torch.tensor([[[1.0], [3.0], [5.0], [9.0]]]), torch.tensor([[True, True, True, False]]))
+    assert x.flatten().tolist() == [2.0, 5.0]
+    with pytest.raises(UserError, match=r"pool is \[4\] with n_layers 3"):
+        _model(n_layers=3, pool=[4])
+
+
+def test_statistics_of_padded_batches_are_those_of_real_positions() -> None:
+    x = 3 + 2 * torch.randn(4, 30, 6)
+    mask = torch.arange(30) < torch.tensor([[30], [7], [12], [1]])
+    found, expected = _BatchNorm(6), torch.nn.BatchNorm1d(6)
+    y, wanted = found(x, mask), expected(x[mask])
+    torch.testing.assert_close(y[mask], wanted, rtol=1e-5, atol=1e-5)
+    assert not y[~mask].any()
+    torch.testing.assert_close(found.running_mean, expected.running_mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.running_var, expected.running_var, rtol=1e-5, atol=1e-6)
+    assert found.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("options", [{}, POOLED], ids=str)
 @pytest.mark.parametrize("mixer", ["s4", "s4d"])
-def test_half_the_sampling_rate(mixer: str) -> None:
+def test_half_the_sampling_rate(mixer: str, options: dict[str, Any]) -> None:
     """A smooth signal sampled at half the rate gives nearly the same logits with rate 2, and others without."""
-    model = _model(mixer=mixer, layer={"dt_min": 0.002, "dt_max": 0.01}).double().eval()
+    model = _model(mixer=mixer, layer={"dt_min": 0.002, "dt_max": 0.01}, **options).double().eval()
     # The layer norm would hide a change of scale.
     t = torch.arange(4000, dtype=torch.float64) / 4000
     x = (torch.sin(2 * math.pi * 5 * t) + 0.5 * torch.cos(2 * math.pi * 11 * t))[None, :, None]
