@@ -91,7 +91,7 @@ class _BatchNorm(nn.BatchNorm1d):
         centred = (wide - mean) * real
         variance = centred.square().sum((0, 1)) / count
         with torch.no_grad():
-            self.num_batches_tracked += 1  # type: ignore[operator]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             unbiased = variance * (count / (count - 1).clamp(min=1))
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
