@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,18 +68,39 @@ def sample_codes(
     for piece in given.split(_PROMPT_PIECE):
         logits, state = model.prefill(piece.expand(len(seeds), -1), state)
         logits = logits[:, -1]
-    numbers = _uniform(seeds, device)
-    for frame in range(frames):
+
+    def pick(logits: Tensor, numbers: Tensor) -> Tensor:
+        if greedy:
+            return logits.argmax(-1)
+        narrowed = logits if plain else sampling_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        return draw(narrowed.float().softmax(-1), numbers)
+
+    numbers = _Numbers(seeds)
+    fused = getattr(getattr(state, "program", None), "fused", None)
+    count = frames if fused is None else 1
+    uniform: Tensor | None = None
+    for frame in range(count):
         if frame:
             logits, state = model.step(codes[frame - 1], state)
-        own = logits.float().log_softmax(-1)
-        if greedy:
-            torch.argmax(own, -1, out=codes[frame])
-        else:
-            drawn_from = own.exp() if plain else _narrowed(logits, temperature, top_k, top_p).softmax(-1)
-            codes[frame] = draw(drawn_from, next(numbers))
-        scores[frame] = own.gather(-1, codes[frame].unsqueeze(-1)).squeeze(-1)
+        if frame % _NUMBERS == 0 and not greedy:
+            uniform = torch.from_numpy(numbers.take(min(_NUMBERS, count - frame)).astype(np.float64)).to(device)
+        codes[frame] = pick(logits, logits if uniform is None else uniform[frame % _NUMBERS])
+        scores[frame] = logits.float().log_softmax(-1).gather(-1, codes[frame].unsqueeze(-1)).squeeze(-1)
         progress(len(seeds))
+    if fused is not None and frames > 1:
+        from .models.sashimi_sampling import FusedGeneration
+
+        history = given[:, None].expand(-1, len(seeds))
+        narrow = None if top_k is None and top_p is None else pick
+        generation = FusedGeneration(
+            fused, state, history, codes[0], temperature=temperature, greedy=greedy, pick=None if greedy else narrow
+        )
+        for begin in range(1, frames, _NUMBERS):
+            block = slice(begin, min(begin + _NUMBERS, frames))
+            size = block.stop - block.start
+            given_numbers = np.zeros((size, len(seeds))) if greedy else numbers.take(size)
+            codes[block], scores[block] = generation.run(given_numbers)
+            progress(size * len(seeds))
     return codes.T.cpu().numpy(), scores.T.cpu().numpy()
 
 
@@ -113,19 +134,18 @@ def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return (cumulative <= (uniform * cumulative[:, -1]).unsqueeze(-1)).sum(-1)
 
 
-def _narrowed(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
-    return sampling_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
-
-
-def _uniform(seeds: Sequence[int], device: torch.device | str) -> Iterator[Tensor]:
-    """Yield one number of each stream, float64 (streams,) in [0, 1), without end.
+class _Numbers:
+    """A sequence of numbers in [0, 1) for each seed.
 
     They have 24 bits, so that a number times a sum near 1 cannot be rounded up to the sum.
     """
-    generators = [np.random.default_rng(seed) for seed in seeds]
-    while True:
-        block = np.stack([generator.random(_NUMBERS, dtype=np.float32) for generator in generators], 1)
-        yield from torch.from_numpy(block.astype(np.float64)).to(device)
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._generators = [np.random.default_rng(seed) for seed in seeds]
+
+    def take(self, count: int) -> np.ndarray:
+        """Return the next ``count`` of all seeds, float32 (count, seeds); they do not depend on how many are taken."""
+        return np.stack([generator.random(count, dtype=np.float32) for generator in self._generators], 1)
 
 
 def stream_seeds(seed: int, count: int) -> list[int]:

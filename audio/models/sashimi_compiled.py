@@ -127,7 +127,7 @@ class CompiledProgram:
         if isinstance(module, ResidualBlock) and isinstance(module.layer, FeedForward):
             inner_weight, inner_bias, outer_weight, outer_bias = constants
             inner, width = inner_weight.shape
-            self._pack(*_norm_constants(module.norm, width), inner_weight, inner_bias, outer_weight, outer_bias)
+            self._pack(*norm_constants(module.norm, width), inner_weight, inner_bias, outer_weight, outer_bias)
             self._fit(width, inner)
             return [FEED_FORWARD, width, inner, 0, 0, start, 0, width]
         if isinstance(module, ResidualBlock):
@@ -138,11 +138,11 @@ class CompiledProgram:
             matrices, skip = recurrence_constants(mixer), mixer.layer.D
             rows, modes, width = matrices.shape
             rank = (rows - 6) // 4
-            self._pack(*_norm_constants(module.norm, width), matrices, skip, linear.weight, linear.bias)
+            self._pack(*norm_constants(module.norm, width), matrices, skip, linear.weight, linear.bias)
             self._fit(width, max(linear.out_features, rank * width))
             return [STATE_SPACE, width, modes, rank, linear.out_features, start, place, width]
         width = constants_width(module)
-        self._pack(*_norm_constants(module, width))
+        self._pack(*norm_constants(module, width))
         return [NORM, width, 0, 0, 0, start, 0, width]
 
     def _fit(self, width: int, inner: int = 0) -> None:
@@ -178,7 +178,7 @@ def _with_widths(rows: list[list[int]], width: int) -> np.ndarray:
     return table
 
 
-def _norm_constants(norm: nn.Module, width: int) -> tuple[Tensor, ...]:
+def norm_constants(norm: nn.Module, width: int) -> tuple[Tensor, ...]:
     """Shift, epsilon, scale and bias: ``scale · (x - mean + shift) / sqrt(variance + eps) + bias``."""
     if isinstance(norm, ScalarNorm):
         head = torch.tensor([float(norm.m.double()), norm.eps], dtype=torch.float64)

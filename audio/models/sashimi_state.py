@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -10,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.mixers.state_space_convolution import StateSpaceMixer, StateSpaceState
+from ...core.ops._dispatch import choose
 from ...core.state_spaces.recurrence import Recurrence, dense, from_real, to_real
 from .pooling import DownPool, UpPool
 from .sashimi_backbone import Action, MultiRateStack
 from .sashimi_blocks import FeedForward, ResidualBlock
 from .sashimi_compiled import CompiledProgram
+from .sashimi_fused import FusedProgram
 
 if TYPE_CHECKING:
     from .sashimi import SaShiMi
@@ -50,7 +53,8 @@ class StepProgram:
     an UpPool spreads over the following fine positions waits in the state; all shapes are static and the state is
     written in place, so a GPU's step can be captured once for each of the ``period`` phases.
 
-    On a CPU the program is compiled (:mod:`longscan.audio.models.sashimi_compiled`), elsewhere it runs in torch.
+    On a CPU the program is compiled (:mod:`longscan.audio.models.sashimi_compiled`), elsewhere it runs in torch, or,
+    where many samples are drawn on a GPU, in kernels of :mod:`longscan.audio.models.sashimi_fused`.
 
     Attributes:
         actions: the network.
@@ -76,6 +80,14 @@ class StepProgram:
         self.embedding = None if model.embedding is None else self._copy(model.embedding.weight)
         self.head = None if model.head is None else (self._copy(model.head.weight), self._copy(model.head.bias))
         self.compiled = CompiledProgram.of(self) if self.device.type == "cpu" else None
+
+    @functools.cached_property
+    @torch.no_grad()
+    def fused(self) -> FusedProgram | None:
+        """The levels packed for kernels on a GPU; ``None`` where torch or the compiled program is the backend (see
+        ``LONGSCAN_BACKEND``), and for networks that the kernels do not know."""
+        backends = {"cpu": lambda _: None, "torch": lambda _: None, "triton": FusedProgram.of}
+        return choose("sashimi", backends, None, self.device)(self)
 
     @classmethod
     @torch.no_grad()

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from .contests import Contest
 
 #: Operators by name: each is a module beside this one, with ``contests(options)``.
-OPERATORS = ("selective_scan", "bidirectional_scan", "short_conv", "residual_norm", "selective_state_update", "mamba")
+OPERATORS = (
+    "selective_scan",
+    "bidirectional_scan",
+    "short_conv",
+    "residual_norm",
+    "selective_state_update",
+    "mamba",
+    "vandermonde",
+    "cauchy",
+)
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 

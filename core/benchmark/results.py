@@ -20,7 +20,7 @@ from .timing import Measurement, measure
 
 NOT_INSTALLED = "not installed"
 OUT_OF_MEMORY = "out of memory"
-_PEERS = ("mamba_ssm", "causal_conv1d")
+_PEERS = ("mamba_ssm", "causal_conv1d", "pykeops")
 
 
 @dataclass
