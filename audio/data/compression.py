@@ -82,6 +82,8 @@ class CompressedPairs(PairDataset):
         controls = generator.random(len(CONTROLS)).astype(np.float32)
         if self.augmentation is not None:
             inputs, *_ = self.augmentation(inputs, self.sample_rate, generator)
+            # What is made louder stays within full scale, as recordings do: no output of a tanh would reach beyond.
+            inputs = inputs / max(1.0, float(np.abs(inputs).max()))
         targets, _ = compress(inputs, self.sample_rate, self.ranges.settings(controls))
         return inputs, targets.astype(np.float32), controls
 
@@ -97,7 +99,8 @@ class CompressorDataModule(EffectPairs, RecordingsDataModule):
         ranges: of the settings.
         length: frames of a training window, at random places; whole recordings where None.
         eval_length: frames of a window in evaluation, one after the other; whole recordings where None.
-        augmentation: of training windows, before the compressor.
+        augmentation: of training windows, before the compressor; a window that it takes beyond full scale is turned
+            down to it.
         options: those of `RecordingsDataModule`.
 
     Raises:

@@ -208,6 +208,18 @@ class RecordingsDataModule(ResumableDataModule):
         assert self.sample_rate  # is settled, before any file is compared with it
         return self.make_dataset(recordings, recordings.check(self.format), name)
 
+    def longest_sample(self) -> int | None:
+        """Return the frames of the longest sample of the sets that are set up."""
+        longest = []
+        for name in ("train", "val", "test", "predict"):
+            dataset = getattr(self, f"{name}_set")
+            if dataset is not None:
+                windows, length = getattr(dataset, "windows", None), getattr(dataset, "length", None)
+                frames = windows.frames if windows is not None else dataset.lengths
+                longest.append(int(frames.max()) if length is None else length)
+        multiple = getattr(self, "pad_multiple", 1)
+        return -(-max(longest) // multiple) * multiple if longest else None
+
     def make_dataset(self, recordings: Recordings, lengths: np.ndarray, name: str) -> Any:
         """Return the dataset of a split (``"train"``, ``"val"``, ``"test"`` or ``"predict"``).
 

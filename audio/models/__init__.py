@@ -1,5 +1,6 @@
 """Audio models: generation, classification, effects and diffusion."""
 
+from . import zoo  # noqa: F401  (registers the models that ship)
 from .diffwave import DiffWave, DiffWaveConfig
 from .diffwave_format import DiffWaveSaShiMi
 from .s4_classifier import S4Classifier, S4ClassifierConfig

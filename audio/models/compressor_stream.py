@@ -43,6 +43,7 @@ class CompressorStream:
             self.skip = _stack([block.skip for block in blocks])
             slopes = [torch.cat([block.inner_activation.weight, block.outer_activation.weight]) for block in blocks]
             self.slopes = _stack(slopes)
+            self.gain = model.config.output == "gain"
             encoder, decoder = self.model.encoder, self.model.decoder
             self.ends = tuple(_stack([p])[0] for p in (encoder.weight, encoder.bias, decoder.weight, decoder.bias))
         self._controls: Tensor | None = None
@@ -61,6 +62,7 @@ class CompressorStream:
     def process(self, x: Tensor, data: Tensor, controls: Tensor | None) -> Tensor:
         """Samples (batch, length, channels) to the same shape; ``data`` is overwritten."""
         from .compressor_kernels import process
+        from .s4_compressor import LARGEST_LOG_GAIN, LEVEL_FLOOR
 
         scale, shift = self._conditions(controls, len(x))
         samples = np.ascontiguousarray(x.detach().to("cpu", self.dtype).numpy())
@@ -68,7 +70,8 @@ class CompressorStream:
         if samples.size:
             process(
                 samples, data.numpy(), self.ends, self.linear, self.linear_bias, self.matrices, self.through,
-                self.output, self.output_bias, scale, shift, self.skip, self.slopes, y.numpy(),
+                self.output, self.output_bias, scale, shift, self.skip, self.slopes,
+                self.gain, LEVEL_FLOOR, LARGEST_LOG_GAIN, y.numpy(),
             )  # fmt: skip
         return y.to(x.device, x.dtype)
 

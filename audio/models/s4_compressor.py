@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import UserError
+from ...core.errors import UserError, nearest
 from ...core.mixers import S4D
 from ...core.registry import ModelEntry, register_architecture, register_model
 
 if TYPE_CHECKING:
     from .compressor_stream import CompressorStream
+
+#: Samples of a smaller magnitude have the level of this one, -120 dB.
+LEVEL_FLOOR = 1e-6
+#: Gains stay within e to the power of ± this, 87 dB, so that outputs are finite whatever the input.
+LARGEST_LOG_GAIN = 10.0
+_OUTPUTS = ("sample", "gain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,16 @@ class S4CompressorConfig:
     """Blocks."""
     d_state: int = 4
     """Size of the states of each feature."""
+    output: Literal["sample", "gain"] = "sample"
+    """What the decoder gives: ``sample``, as published, whose tanh is the output; or ``gain``, the logarithm of what
+    the input is multiplied by, for effects that are a gain which varies with time, as those of dynamics (the form of
+    Wright and Välimäki 2022, "Grey-box modelling of dynamic range compression"). Such a model also reads the level of
+    the samples in decibels, in which thresholds and ratios are linear."""
+    dt_min: float = 0.001
+    """Least step size of the states at initialisation. Modes decay over 2 / dt samples, so that times T that an effect
+    remembers need dt_min ≤ 2 / (T · sample_rate)."""
+    dt_max: float = 0.1
+    """Greatest step size."""
     sample_rate: int = 44100
     """Of the audio that the model was made for, in Hz."""
 
@@ -45,6 +62,8 @@ class S4CompressorConfig:
         for name in ("in_channels", "d_model", "n_layers", "sample_rate"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.output not in _OUTPUTS:
+            raise UserError(f"output is {self.output!r}; {nearest(self.output, _OUTPUTS)}")
         if self.control_names is not None:
             object.__setattr__(self, "control_names", tuple(self.control_names))
             if len(self.control_names) != self.n_controls:
@@ -68,7 +87,14 @@ class CompressorBlock(nn.Module):
         width = config.d_model
         self.linear = nn.Linear(width, width)
         self.inner_activation = nn.PReLU()
-        self.mixer = S4D(width, d_state=config.d_state, activation="none", final_act="id")
+        self.mixer = S4D(
+            width,
+            d_state=config.d_state,
+            dt_min=config.dt_min,
+            dt_max=config.dt_max,
+            activation="none",
+            final_act="id",
+        )
         self.norm = nn.BatchNorm1d(width, affine=False)
         self.film = nn.Linear(width, 2 * width) if config.n_controls else None
         self.outer_activation = nn.PReLU()
@@ -86,7 +112,7 @@ class CompressorBlock(nn.Module):
 
 @register_architecture("S4Compressor", S4CompressorConfig)
 class S4Compressor(nn.Module):
-    """Linear encoder, blocks of S4D conditioned on the controls by FiLM, linear decoder, tanh.
+    """Linear encoder, blocks of S4D conditioned on the controls by FiLM, linear decoder, and tanh or a gain.
 
     ``forward`` maps samples (batch, length, in_channels) or (batch, length), within ±1, and controls
     (batch, n_controls) to samples of the same shape. ``process`` computes the same block by block, in evaluation mode,
@@ -106,7 +132,8 @@ class S4Compressor(nn.Module):
             for inputs, outputs in pairwise(widths):
                 layers += [nn.Linear(inputs, outputs), nn.ReLU()]
             self.controls = nn.Sequential(*layers)
-        self.encoder = nn.Linear(config.in_channels, config.d_model)
+        features = config.in_channels * (2 if config.output == "gain" else 1)
+        self.encoder = nn.Linear(features, config.d_model)
         self.blocks = nn.ModuleList(CompressorBlock(config) for _ in range(config.n_layers))
         self.decoder = nn.Linear(config.d_model, config.in_channels)
 
@@ -118,10 +145,14 @@ class S4Compressor(nn.Module):
         """
         sequence = self._samples(x)
         conditions = self.condition(controls, len(x))
-        y = self.encoder(sequence)
+        gain = self.config.output == "gain"
+        y = self.encoder(torch.cat([sequence, scaled_level(sequence)], dim=-1) if gain else sequence)
         for block in self.blocks:
             y = block(y, conditions)
-        return torch.tanh(self.decoder(y)).view(x.shape)
+        y = self.decoder(y)
+        return (sequence * torch.exp(y.clamp(-LARGEST_LOG_GAIN, LARGEST_LOG_GAIN)) if gain else torch.tanh(y)).view(
+            x.shape
+        )
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -177,6 +208,11 @@ class S4Compressor(nn.Module):
         from ...core.pretrained import save_pretrained
 
         return save_pretrained(self, folder, format=format)
+
+
+def scaled_level(x: Tensor) -> Tensor:
+    """Return the level of samples: from -1 at :data:`LEVEL_FLOOR`, -120 dB, to 1 at full scale, shaped as ``x``."""
+    return 1 - 2 * torch.log(x.abs().clamp(min=LEVEL_FLOOR)) / math.log(LEVEL_FLOOR)
 
 
 register_model(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.norms import LayerNorm
+from ...core.state_spaces import set_kernel_length
 from .pooling import DownPool, UpPool
 
 
@@ -116,6 +117,18 @@ class MultiRateStack(nn.Module):
                 yield Action("add", slot=slots)
                 slots += 1
         yield Action("norm", self.norm)
+
+    def set_length(self, length: int) -> None:
+        """Make the kernels of each level ready for inputs of up to ``length`` fine positions."""
+        positions = -(-length // self.period) * self.period
+        for action in self.actions():
+            if action.kind == "down":
+                positions //= self.pool[action.level]
+            elif action.kind == "up":
+                positions *= self.pool[action.level]
+            elif action.kind == "block":
+                assert action.module is not None
+                set_kernel_length(action.module, positions)
 
     def forward(
         self,

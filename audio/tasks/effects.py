@@ -21,9 +21,9 @@ from .base import AudioTask
 class WeighedEffectMetrics(EffectMetrics):
     """Errors of an effect model with ``loss``, that of training."""
 
-    def __init__(self, name: str, stft_weight: float) -> None:
+    def __init__(self, name: str, stft_weight: float, esr_weight: float) -> None:
         super().__init__(name)
-        self.stft_weight = stft_weight
+        self.stft_weight, self.esr_weight = stft_weight, esr_weight
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics by name.
@@ -32,18 +32,22 @@ class WeighedEffectMetrics(EffectMetrics):
             UserError: the set has no sample, or its targets are silent.
         """
         found = super().compute()
-        return {"loss": found["mae"] + self.stft_weight * found["stft"], **found}
+        loss = found["mae"] + self.stft_weight * found["stft"] + self.esr_weight * found["esr"]
+        return {"loss": loss, **found}
 
 
 class EffectRegression(AudioTask):
     """Reproduce an effect with its controls, on an `EffectDataModule` or a `CompressorDataModule`.
 
-    The loss is the mean absolute error plus the multi-resolution spectral distance (the recipe of arXiv:2403.16331).
+    The loss is the mean absolute error plus the multi-resolution spectral distance (the recipe of arXiv:2403.16331),
+    and where wanted the error-to-signal ratio. Energies of the latter are summed over the batch before they are
+    divided, so that windows of near silence do no harm.
     Measured: ``loss``, ``mae``, ``esr`` (energy of the error over that of the target), ``esr_pre_emphasis``, ``dc``
     and ``stft``.
 
     Args:
         stft_weight: factor of the spectral distance.
+        esr_weight: factor of the error-to-signal ratio.
         warmup: frames at the beginning of each training window that do not count in the loss: a recurrent model begins
             with an empty state where the recorded effect had not.
         model, options, pretrained, optimizer, schedule, finetuning: as for `AudioTask`.
@@ -55,15 +59,18 @@ class EffectRegression(AudioTask):
         options: dict[str, Any] | None = None,
         pretrained: str | None = None,
         stft_weight: float = 1.0,
+        esr_weight: float = 0.0,
         warmup: int = 0,
         optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
         finetuning: FinetuningConfig = DEFAULT_FINETUNING,
     ) -> None:
         super().__init__(model, options, pretrained, optimizer, schedule, finetuning)
-        if stft_weight < 0 or warmup < 0:
-            raise UserError(f"stft_weight {stft_weight} and warmup {warmup} must not be negative")
-        self.stft_weight, self.warmup = stft_weight, warmup
+        if stft_weight < 0 or esr_weight < 0 or warmup < 0:
+            raise UserError(
+                f"stft_weight {stft_weight}, esr_weight {esr_weight} and warmup {warmup} must not be negative"
+            )
+        self.stft_weight, self.esr_weight, self.warmup = stft_weight, esr_weight, warmup
         self.distance = MultiResolutionSTFT()
 
     def forward(self, input_ids: Tensor, mask: Tensor | None = None, controls: Tensor | None = None) -> Tensor:
@@ -84,10 +91,12 @@ class EffectRegression(AudioTask):
         if self.stft_weight:
             kept = output if mask is None else torch.where(mask[..., None], output, 0.0)
             total = total + self.stft_weight * self.distance(kept, target)
+        if self.esr_weight:
+            total = total + self.esr_weight * error_to_signal_ratio(output, target, mask)
         return total
 
     def start_evaluation(self, name: str) -> WeighedEffectMetrics:
-        return WeighedEffectMetrics(name, self.stft_weight).to(self.device)
+        return WeighedEffectMetrics(name, self.stft_weight, self.esr_weight).to(self.device)
 
     def update_evaluation(self, evaluation: Any, batch: Mapping[str, Any]) -> None:
         mask, padding = batch.get("mask"), batch.get("padding")

@@ -8,6 +8,7 @@ from .dplr_kernel import DPLRKernel
 from .dss_kernel import DSSKernel
 from .hippo import MEASURES, hippo, rank_correction
 from .initialization import INITIALIZATIONS, initialize
+from .lengths import set_kernel_length
 
 __all__ = [
     "INITIALIZATIONS",
@@ -19,4 +20,5 @@ __all__ = [
     "hippo",
     "initialize",
     "rank_correction",
+    "set_kernel_length",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from ..errors import UserError
@@ -37,7 +38,10 @@ class DPLRKernel(StateSpaceParameters):
 
     ``C`` holds, as in published checkpoints, C~ = C (I - Abar^l_kernel), where the buffer ``l_kernel`` says for which
     length; 0 means that C is still plain. The first call sets it, in place; asked for a longer kernel, the length is
-    doubled, C~ (I + Abar^l_kernel), as often as needed. Call :meth:`set_length` before compiling or sharding.
+    doubled, C~ (I + Abar^l_kernel), as often as needed. Call :meth:`set_length` (or, of a whole model,
+    :func:`longscan.core.state_spaces.set_kernel_length`) before compiling or sharding. Where several processes train
+    one model, a call must not change C, which is an error: another length in each would make it another C in each, and
+    of sharded parameters the change is lost.
 
     Further parameter: ``P`` (rank, n_ssm, n, 2). Arguments are those of
     :class:`longscan.core.state_spaces.DiagonalKernel`, with ``rank`` of P (LegT needs 2) and ``precision``, that of the
@@ -184,8 +188,20 @@ class DPLRKernel(StateSpaceParameters):
         return recurrence._replace(output=output_from_real(plain))
 
     def _size(self, length: int, rate: float) -> int:
-        """M, the number of nodes, once C is that of ``length`` at ``rate``."""
-        self.set_length(math.ceil(length * rate))
+        """M, the number of nodes, once C is that of ``length`` at ``rate``.
+
+        Raises:
+            UserError: C would have to change, and there are several processes.
+        """
+        wanted = math.ceil(length * rate)
+        if wanted > self._length:
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                raise UserError(
+                    f"an S4 kernel of length {wanted} was asked for in distributed training, where its C, made for "
+                    f"{self._length}, must not change; before the model is wrapped, call "
+                    "longscan.core.state_spaces.set_kernel_length(model, length) with the length of the longest input"
+                )
+            self.set_length(wanted)
         return max(length, round(self._length / rate))
 
     def _recurrence(self, rate: float, C: Tensor) -> Recurrence:

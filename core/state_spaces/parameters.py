@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..declared_parameters import FullPrecision, declare
 from ..errors import UserError
 from .initialization import initialize
 from .transforms import check_transform, inverse_transform, transform
@@ -16,7 +17,7 @@ from .transforms import check_transform, inverse_transform, transform
 LearningRates = float | Mapping[str, float | None] | None
 
 
-class StateSpaceParameters(nn.Module):
+class StateSpaceParameters(FullPrecision):
     """Step sizes and matrices of ``d_model`` state spaces with ``channels`` outputs each.
 
     ============  ====================  =========================================================================
@@ -29,6 +30,7 @@ class StateSpaceParameters(nn.Module):
 
     H is d_model, n = d_state / 2 (one of each pair of conjugates) and S = n_ssm; channel h uses copy h mod S.
     ``inv_dt``, ``A_real``, ``A_imag``, ``B`` (and ``P``) declare their learning rate and no weight decay, as published.
+    All stay in float32 where ``half()`` or ``bfloat16()`` takes a model to half precision.
     """
 
     def __init__(
@@ -80,11 +82,14 @@ class StateSpaceParameters(nn.Module):
             raise UserError(f"lr names {unknown[0]!r}; expected dt, A and B alone")
         if rank:
             self.P = _parameter(torch.view_as_real(P.resolve_conj().contiguous()))
-            _declare(self.P, rates.get("A"))
-        _declare(self.inv_dt, rates.get("dt"))
-        _declare(self.A_real, rates.get("A"))
-        _declare(self.A_imag, rates.get("A"))
-        _declare(self.B, rates.get("B"))
+            declare(self, "P", lr=rates.get("A"))
+        declare(self, "inv_dt", lr=rates.get("dt"))
+        declare(self, "A_real", "A_imag", lr=rates.get("A"))
+        declare(self, "B", lr=rates.get("B"))
+
+    def full_precision_names(self) -> tuple[str, ...]:
+        """All of them: C as well, since that of S4 is a small difference of powers."""
+        return tuple(self._parameters)
 
     def dt(self, rate: float = 1.0) -> Tensor:
         """Step sizes (d_model, 1 or state), float64."""
@@ -125,10 +130,3 @@ def complex_parameter(parameter: Tensor) -> Tensor:
 
 def _parameter(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.to(torch.get_default_device(), torch.get_default_dtype()).contiguous())
-
-
-def _declare(parameter: nn.Parameter, lr: float | None) -> None:
-    """Give a parameter its own learning rate and no weight decay; 0 freezes it."""
-    if lr == 0:
-        parameter.requires_grad_(False)
-    parameter._optim = {"lr": lr, "weight_decay": 0.0}  # type: ignore[attr-defined]

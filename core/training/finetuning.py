@@ -2,7 +2,9 @@
 
 A model has an embedding, blocks in ``backbone.layers`` and a ``head``, as :class:`TokenModel` has: the names of its
 parameters begin with ``backbone.layers.<i>.``, ``backbone.`` (the final norm) and ``head.``, all others belong to the
-embedding. A model of language whose head is the embedding's matrix has no ``head.``.
+embedding. A model of language whose head is the embedding's matrix has no ``head.``. A model with other names says by
+``layer_depths()`` how deep each parameter lies (0 before the blocks, i + 1 in block i, one more behind them), and by
+``head_prefix`` what the names of its head begin with.
 """
 
 from __future__ import annotations
@@ -59,9 +61,10 @@ def frozen_parameters(model: nn.Module, patterns: list[str]) -> set[str]:
         UserError: a pattern matches nothing, or names more blocks than there are.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
+    depths, head = layer_depths(model), getattr(model, "head_prefix", "head.")
     chosen: set[str] = set()
     for pattern in patterns:
-        found = {name for name in named if _matches(name, pattern, named)}
+        found = {name for name in named if _matches(name, pattern, depths, head)}
         if not found:
             raise UserError(f"finetuning.freeze: {pattern!r} matches no parameter; {nearest(pattern, named)}")
         chosen |= found
@@ -69,21 +72,36 @@ def frozen_parameters(model: nn.Module, patterns: list[str]) -> set[str]:
     return {name for name, parameter in named.items() if id(parameter) in ids}
 
 
-def _matches(name: str, pattern: str, names: Mapping[str, Any]) -> bool:
-    embedding = not name.startswith(("backbone.", "head."))
+def _matches(name: str, pattern: str, depths: Mapping[str, int], head: str) -> bool:
     if pattern == "embedding":
-        return embedding
+        return depths.get(name, 0) == 0
     if pattern == "backbone":
-        return not name.startswith("head.")
+        return not name.startswith(head)
     if pattern.startswith("first:"):
-        number, depth = pattern.removeprefix("first:"), block_count(names)
-        if not number.isdecimal() or not 1 <= int(number) <= depth:
+        number, blocks = pattern.removeprefix("first:"), max(depths.values(), default=1) - 1
+        if not number.isdecimal() or not 1 <= int(number) <= blocks:
             raise UserError(
-                f"finetuning.freeze: {pattern!r}: the model has {depth} blocks; give first:1 to first:{depth}"
+                f"finetuning.freeze: {pattern!r}: the model has {blocks} blocks; give first:1 to first:{blocks}"
             )
-        block = _BLOCK.match(name)
-        return embedding or (block is not None and int(block[1]) < int(number))
+        return depths.get(name, 0) <= int(number)
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"{pattern}.*")
+
+
+def layer_depths(model: nn.Module) -> dict[str, int]:
+    """Return how deep each parameter lies, by every name of it: 0 before the blocks, i + 1 in block i, and one more
+    than the last block's behind them."""
+    own = getattr(model, "layer_depths", None)
+    if callable(own):
+        return own()
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    behind = block_count(dict.fromkeys(names)) + 1
+
+    def depth(name: str) -> int:
+        if block := _BLOCK.match(name):
+            return int(block[1]) + 1
+        return behind if name.startswith(("backbone.", "head.")) else 0
+
+    return {name: depth(name) for name in names}
 
 
 def block_count(names: Mapping[str, Any]) -> int:
@@ -124,17 +142,11 @@ def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
     """
     if decay == 1:
         return {}
-    names = dict(model.named_parameters())
-    depth = block_count(names)
-    if depth == 0:
+    depths = layer_depths(model)
+    last = max(depths.values(), default=1)
+    if last <= 1:
         raise UserError(f"finetuning.layer_decay: {type(model).__name__} has no parameters in backbone.layers")
-
-    def factor(name: str) -> float:
-        if block := _BLOCK.match(name):
-            return decay ** (depth - int(block[1]))
-        return 1.0 if name.startswith(("backbone.", "head.")) else decay ** (depth + 1)
-
-    return {name: factor(name) for name in names}
+    return {name: decay ** (last - depths[name]) for name, _ in model.named_parameters()}
 
 
 def describe_trained(model: nn.Module, lora: bool) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import lightning.pytorch as pl
+import torch.distributed
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities import rank_zero_only
@@ -170,8 +171,34 @@ class TrainingModule(pl.LightningModule):
             if isinstance(callback, WeightAveraging) and callback._average_model is not None:
                 keep_constants(callback._average_model)
 
-    @rank_zero_only
     def on_fit_start(self) -> None:
+        self._prepare_kernels()
+        self._describe()
+
+    def on_train_epoch_start(self) -> None:
+        self._prepare_kernels()  # sequence-length warm-up may have made the samples longer
+
+    def on_validation_start(self) -> None:
+        self._prepare_kernels()
+
+    def on_test_start(self) -> None:
+        self._prepare_kernels()
+
+    def on_predict_start(self) -> None:
+        self._prepare_kernels()
+
+    def _prepare_kernels(self) -> None:
+        """Where there are several processes, make kernels ready for the longest sample: each process meets other
+        lengths, and would change its parameters in another way."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            from ..state_spaces import set_kernel_length
+
+            longest = longest_sample(self.trainer.datamodule)  # type: ignore[attr-defined]
+            if longest is not None:
+                set_kernel_length(self.model, longest)
+
+    @rank_zero_only
+    def _describe(self) -> None:
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         count = sum(parameter.numel() for parameter in self.model.parameters())
@@ -274,3 +301,21 @@ class TrainingModule(pl.LightningModule):
             "task": f"{type(self).__module__}.{type(self).__qualname__}",
             "model": self.model_card(),
         }
+
+
+def longest_sample(data: Any) -> int | None:
+    """Return the positions of the longest sample that a data module will give; None where that is not known.
+
+    A data module may tell it, by ``longest_sample()``; of others the first sample of each set is looked at.
+    """
+    told = getattr(data, "longest_sample", None)
+    if callable(told):
+        return told()
+    lengths = []
+    for name in ("train_set", "val_set", "test_set", "predict_set"):
+        sets = getattr(data, name, None)
+        for dataset in sets.values() if isinstance(sets, Mapping) else [sets]:
+            sample = dataset[0] if dataset is not None and len(dataset) else None
+            if isinstance(sample, Mapping) and "input_ids" in sample:
+                lengths.append(len(sample["input_ids"]))
+    return max(lengths, default=None)

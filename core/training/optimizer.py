@@ -5,7 +5,8 @@ the parameters of the recurrence (``A_log``, ``D``, the step-size bias). HyenaDN
 norms too: ``decay_biases=True, decay_norms=True, decay_embeddings=True`` reproduces it.
 
 A layer may declare what its parameters need, as S4-style layers do, and that comes first:
-``parameter._no_weight_decay = True`` or ``parameter._optim = {"lr": 1e-3, "weight_decay": 0.0}``.
+:func:`longscan.core.declared_parameters.declare`, which outlives copies and sharding of the parameters. Of foreign
+layers ``parameter._no_weight_decay = True`` and ``parameter._optim = {"lr": 1e-3, "weight_decay": 0.0}`` work too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ..declared_parameters import declared_settings
 from ..errors import UserError
 
 # Parameters of a recurrence by the names that published layers give them, with a suffix for a second direction:
@@ -100,8 +102,9 @@ def parameter_groups(
         UserError: the model has nothing to train, or a pattern of ``lr_scale`` matches nothing.
     """
     groups: dict[tuple[str, float, float], dict[str, Any]] = {}
-    for name, parameter, owners in _trainable(model):
-        kind, lr, weight_decay = _treatment(name, parameter, owners, config, (factors or {}).get(name, 1.0))
+    for name, parameter, owners, declared in _trainable(model):
+        factor = (factors or {}).get(name, 1.0)
+        kind, lr, weight_decay = _treatment(name, parameter, owners, declared, config, factor)
         title = kind if lr == config.lr else f"{kind}, lr {lr:g}"
         if kind == "declared" and weight_decay:
             title += f", weight decay {weight_decay:g}"
@@ -146,28 +149,36 @@ def describe_groups(groups: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, list[nn.Module]]]:
-    """Yield each trainable parameter once, by its first name, with every module that holds it."""
-    found: dict[int, tuple[str, nn.Parameter, list[nn.Module]]] = {}
+def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, list[nn.Module], dict[str, Any]]]:
+    """Yield each trainable parameter once, by its first name, with every module that holds it and what the first of
+    them that says something declares of it."""
+    found: dict[int, tuple[str, nn.Parameter, list[nn.Module], dict[str, Any]]] = {}
     for module_name, module in model.named_modules():
         for own_name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             name = f"{module_name}.{own_name}" if module_name else own_name
             if parameter.requires_grad:
-                found.setdefault(id(parameter), (name, parameter, []))[2].append(module)
+                _, _, owners, declared = found.setdefault(id(parameter), (name, parameter, [], {}))
+                owners.append(module)
+                if not declared:
+                    declared.update(declared_settings(module, own_name))
     yield from found.values()
 
 
 def _treatment(
-    name: str, parameter: nn.Parameter, owners: list[nn.Module], config: OptimizerConfig, factor: float
+    name: str,
+    parameter: nn.Parameter,
+    owners: list[nn.Module],
+    declared: Mapping[str, Any],
+    config: OptimizerConfig,
+    factor: float,
 ) -> tuple[str, float, float]:
     """Return (kind, learning rate, weight decay) of one parameter, its learning rate multiplied by ``factor``."""
     scale = next((scale for pattern, scale in config.lr_scale.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
     scale *= factor
-    declared = getattr(parameter, "_optim", None)
     if declared:
         unknown = sorted(set(declared) - {"lr", "weight_decay"})
         if unknown:
-            raise UserError(f"parameter {name} declares {unknown} in _optim; only lr and weight_decay are understood")
+            raise UserError(f"parameter {name} declares {unknown}; only lr and weight_decay are understood")
         lr = declared.get("lr")
         weight_decay = declared.get("weight_decay")
         return (

@@ -26,7 +26,7 @@ CONFIGS = {name: path for name, path in packaged_configs().items() if name.start
 
 #: Parameters of the model that each describes; DiffWave has the published number.
 PARAMETERS = {
-    "audio/compressor": 20_601,
+    "audio/compressor": 20_633,
     "audio/diffwave": 23_470_971,
     "audio/digits_leave_one_out": 69_514,
     "audio/digits_official": 69_514,
@@ -63,10 +63,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["longscan"])
     words = (*SC09, *SC10, *(f"word{number}" for number in range(15)))
     speech_commands(tmp_path / "speech_commands", words)
-    (tmp_path / "recordings").mkdir()
+    (tmp_path / "programme").mkdir()
+    rows = ["path,split"]
     for number in range(10):
         noise = np.random.default_rng(number).normal(size=9000) / 10
-        soundfile.write(tmp_path / "recordings" / f"{number}.wav", noise, 44100, subtype="PCM_16")
+        soundfile.write(tmp_path / "programme" / f"{number}.wav", noise, 44100, subtype="PCM_16")
+        rows.append(f"{number}.wav,{'test' if number == 9 else 'val' if number == 8 else 'train'}")
+    (tmp_path / "programme" / "manifest.csv").write_text("\n".join(rows) + "\n")
 
 
 def fitting(cli: Any) -> dict[str, Any]:

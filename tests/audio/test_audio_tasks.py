@@ -187,6 +187,13 @@ def test_the_loss_of_an_effect() -> None:
     error = (clean[:, 100:] / 2).abs().sum() / mask[:, 100:].sum()
     distance = MultiResolutionSTFT()(clean[:, 100:] / 2, clean[:, 100:])
     assert float(task.loss(batch)) == pytest.approx(float(error + 0.5 * distance), rel=1e-5)
+    task.esr_weight = 2.0
+    assert float(task.loss(batch)) == pytest.approx(float(error + 0.5 * distance + 2 * 0.25), rel=1e-5)
+    with_ratio = task.start_evaluation("val")
+    task.update_evaluation(with_ratio, batch)
+    ratio = with_ratio.compute()
+    assert float(ratio["loss"]) == pytest.approx(float(ratio["mae"] + 0.5 * ratio["stft"] + 2 * ratio["esr"]), rel=1e-6)
+    task.esr_weight = 0.0
     evaluation = task.start_evaluation("val")
     task.update_evaluation(evaluation, batch)
     found = evaluation.compute()
@@ -200,7 +207,8 @@ def test_the_loss_of_an_effect() -> None:
 
 
 def test_an_effect_is_learned_and_streamed(command: Any, sounds: Path) -> None:
-    line = f"audio fit --config audio/compressor --output run --data.folder {sounds}/classes --data.sample_rate 8000"
+    line = f"audio fit --config audio/compressor --output run --data.folder {sounds}/classes --data.sample_rate 8000 "
+    line += "--data.manifest null --trainer.check_val_every_n_epoch 1"
     line += f" --data.length 400 --data.eval_length 400 --model.warmup 0 --data.batch_size 8 {QUIET}"
     outcome = command(f"{line} --trainer.max_epochs 2 --model.options '{{d_model: 4, n_layers: 1}}'")
     assert outcome.status == 0, outcome.err

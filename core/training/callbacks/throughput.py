@@ -39,7 +39,9 @@ class Throughput(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         tokens = batch["input_ids"]
-        self._tokens += tokens.shape[0] * (tokens.shape[1] if tokens.dim() > 1 else 1)
+        # Of images (batch, channels, height, width) the pixels count.
+        length = tokens[0, 0].numel() if tokens.dim() == 4 else tokens.shape[1] if tokens.dim() > 1 else 1
+        self._tokens += tokens.shape[0] * length
         self._samples += tokens.shape[0]
         if (batch_idx + 1) % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return

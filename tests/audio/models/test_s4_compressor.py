@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import longscan
 from longscan.audio.models import S4Compressor
+from longscan.audio.models.s4_compressor import scaled_level
 from longscan.core.errors import UserError
 from longscan.core.mixers import clone_state
 
@@ -42,7 +44,9 @@ def _process(model: S4Compressor, x: Tensor, controls: Tensor | None, sizes: tup
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["f64", "f32"])
-@pytest.mark.parametrize("options", [{}, {"in_channels": 2, "d_state": 8}, {"n_controls": 0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"in_channels": 2, "d_state": 8}, {"n_controls": 0}, {"output": "gain", "in_channels": 2}], ids=str
+)
 @torch.no_grad()
 def test_blocks_of_any_size(options: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
     model = _model(dtype, **options)
@@ -93,6 +97,35 @@ def test_outputs_stay_within_full_scale() -> None:
 
 
 @torch.no_grad()
+def test_a_gain() -> None:
+    """The output is the input times a positive factor within bounds, which levels decide."""
+    model = _model(torch.float64, output="gain")
+    controls = torch.rand(1, 2, dtype=torch.float64)
+    x = torch.rand(1, 300, 1, dtype=torch.float64) - 0.5
+    x[:, 100:120] = 0
+    y = model(x, controls)
+    assert not y[:, 100:120].any()
+    assert (y[x != 0] / x[x != 0] > 0).all()
+    for size in (1e-30, 1e30):
+        extreme = size * torch.randn(1, 50, 1, dtype=torch.float64)
+        y = model(extreme, controls)
+        assert y.isfinite().all()
+        assert (y / extreme).log().abs().max() <= 10 + 1e-9
+        torch.testing.assert_close(model.process(extreme, model.init_state(1), controls)[0], y, rtol=1e-8, atol=0)
+    levels = scaled_level(torch.tensor([0.0, 1e-6, 1e-3, -1.0, 1e3], dtype=torch.float64))
+    torch.testing.assert_close(levels, torch.tensor([-1, -1, 0, 1, 2], dtype=torch.float64))
+    # A gain that no feature changes: exp of the decoder's bias.
+    model.decoder.weight.zero_()
+    model.decoder.bias.fill_(-0.7)
+    torch.testing.assert_close(model(x, controls), x * math.exp(-0.7))
+
+
+def test_step_sizes() -> None:
+    dt = longscan.create_model("s4_compressor", dt_min=1e-4, dt_max=2e-4).blocks[0].mixer.kernel.dt()
+    assert 1e-4 * 0.999 <= float(dt.detach().min()) <= float(dt.detach().max()) <= 2e-4 * 1.001
+
+
+@torch.no_grad()
 def test_waveforms_without_a_channel_axis_and_saved_models(tmp_path: Path) -> None:
     model = _model()
     x, controls = torch.rand(2, 100), torch.rand(2, 2)
@@ -112,5 +145,7 @@ def test_errors() -> None:
         model.process(x, model.init_state(1), torch.zeros(1, 3))
     with pytest.raises(UserError, match="2 channels, this model reads 1"):
         model(torch.zeros(1, 10, 2), torch.zeros(1, 2))
+    with pytest.raises(UserError, match=r"output is 'gian'; .*gain"):
+        longscan.create_model("s4_compressor", output="gian")
     with pytest.raises(UserError, match="control_names has 1"):
         longscan.create_model("s4_compressor", control_names=("gain",))
