@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from ..norms import float32_at_least
+from ..ops import ScanDirection, selective_scan_bidirectional, short_conv
 from .base import SequenceMixer, State, create_mixer, register_mixer
+from .mamba import Mamba
 
 
 @register_mixer("bidirectional")
@@ -65,15 +70,66 @@ class Bidirectional(SequenceMixer):
             raise ValueError("state was given to a bidirectional mixer, which sees the whole sequence; pass None")
         left: Any = self.forward_mixer
         right: Any = left if self.tie == "all" else self.reverse_mixer
-        if self.tie == "projections" and self.combine != "multiply" and left.out_proj.bias is None:
+        if self._one_projection():
             # out_proj is linear, so one projection of the sum serves both directions.
             xz = left.in_proj(x)
-            y, _ = left.mix(xz, cu_seqlens=cu_seqlens, reverse=reverse)
-            y_right, _ = right.mix(xz, cu_seqlens=cu_seqlens, reverse=not reverse)
-            y = y + y_right
+            if type(left) is Mamba:
+                y = _scan_both(xz, left, right, cu_seqlens, reverse)
+            else:
+                y, _ = left.mix(xz, cu_seqlens=cu_seqlens, reverse=reverse)
+                y_right, _ = right.mix(xz, cu_seqlens=cu_seqlens, reverse=not reverse)
+                y = y + y_right
             return left.out_proj(y / 2 if self.combine == "average" else y)
         a = left(x, cu_seqlens=cu_seqlens, reverse=reverse)
         b = right(x, cu_seqlens=cu_seqlens, reverse=not reverse)
         if self.combine == "multiply":
             return a * b
         return (a + b) / 2 if self.combine == "average" else a + b
+
+    def _one_projection(self) -> bool:
+        """Whether both directions share in_proj, and out_proj can be applied to their sum."""
+        mixer: Any = self.forward_mixer
+        shared = self.tie == "projections" or (self.tie == "all" and type(mixer) is Mamba)
+        return shared and self.combine != "multiply" and mixer.out_proj.bias is None
+
+
+def _scan_both(xz: Tensor, left: Mamba, right: Mamba, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
+    if reverse:
+        left, right = right, left
+    first, last = (
+        mamba_direction(xz, one.conv1d, one.x_proj, one.dt_proj, one.A_log, one.D, cu_seqlens=cu_seqlens, reverse=back)
+        for one, back in ((left, False), (right, True))
+    )
+    return selective_scan_bidirectional(first, last, xz.chunk(2, dim=-1)[1], True, cu_seqlens=cu_seqlens)
+
+
+def mamba_direction(
+    xz: Tensor,
+    conv1d: nn.Conv1d,
+    x_proj: nn.Linear,
+    dt_proj: nn.Linear,
+    A_log: Tensor,
+    D: Tensor,
+    *,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
+) -> ScanDirection:
+    """What one direction scans, from Mamba's layers and the output (batch, length, 2 · E) of in_proj.
+
+    The gate, the other half of ``xz``, is common to all directions.
+    """
+    u = short_conv(
+        xz.chunk(2, dim=-1)[0], conv1d.weight.squeeze(1), conv1d.bias, "silu", cu_seqlens=cu_seqlens, reverse=reverse
+    )
+    assert isinstance(u, Tensor)  # no state was asked for
+    d_state = A_log.shape[1]
+    dt, B, C = x_proj(u).split([dt_proj.in_features, d_state, d_state], dim=-1)
+    return ScanDirection(
+        u,
+        F.linear(dt, dt_proj.weight),  # without the bias, which the scan adds in float32
+        -torch.exp(float32_at_least(A_log)),
+        B,
+        C,
+        float32_at_least(D),
+        float32_at_least(dt_proj.bias),
+    )

@@ -123,8 +123,3 @@ def empty_states(
     wide = (dtype or parameter.dtype) == torch.float64
     kind = torch.complex128 if wide else torch.complex64
     return torch.zeros(batch_size, *states, device=device or parameter.device, dtype=kind)
-
-
-def declare(parameter: Tensor, lr: float | None) -> None:
-    """Mark a parameter of a recurrence for the optimiser: its own learning rate (None: the global), no weight decay."""
-    parameter._optim = {"weight_decay": 0.0} if lr is None else {"lr": lr, "weight_decay": 0.0}  # type: ignore[attr-defined]

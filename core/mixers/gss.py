@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..declared_parameters import FullPrecision, declare
 from ..norms import float32_at_least
 from ..ops import long_conv
 from .base import SequenceMixer, register_mixer
 from .convolution import on_each_sequence
-from .diagonal_system import as_complex, declare, discretize, empty_states
+from .diagonal_system import as_complex, discretize, empty_states
 from .exponential_sums import exponential_kernel, exponential_state, power
 
 
@@ -25,7 +26,7 @@ class GSSState(NamedTuple):
 
 
 @register_mixer("gss")
-class GSS(SequenceMixer):
+class GSS(FullPrecision, SequenceMixer):
     """A diagonal state space of few channels and many states, between wide gates::
 
         v = gelu(v_proj(x))  (d_gate)        u = gelu(u_proj(x))  (d_inner)
@@ -76,8 +77,7 @@ class GSS(SequenceMixer):
         self.A_im = nn.Parameter(torch.randn(d_state))
         self.C = nn.Parameter(torch.randn(self.d_inner, d_state, 2) / math.sqrt(2 * d_state))
         self.D = nn.Parameter(torch.randn(self.d_inner))
-        declare(self.A_re, lr)
-        declare(self.A_im, lr)
+        declare(self, "A_re", "A_im", lr=lr)
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return exp(rate A) and the factor of u, both (1, d_state), and C (d_inner, d_state), complex."""

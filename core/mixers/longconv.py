@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..declared_parameters import declare
 from ..norms import float32_at_least
 from .base import register_mixer
 from .convolution import ConvolutionMixer
-from .diagonal_system import declare
 from .gated_output import GateKind
 
 
@@ -65,7 +65,7 @@ class LongConv(ConvolutionMixer):
             rates = max(1.0, d_model // 2) ** (torch.arange(d_model) / d_model)
             kernel *= 0.02 * torch.exp(-rates[:, None] * torch.arange(max_length) / max_length)
         self.kernel = nn.Parameter(kernel.flatten(0, 1))
-        declare(self.kernel, lr)
+        declare(self, "kernel", lr=lr)
 
     def kernels(self) -> Tensor:
         """The squashed kernels (directions · d_model, max_length), with dropout in training."""

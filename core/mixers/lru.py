@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..declared_parameters import FullPrecision, declare
 from ..norms import float32_at_least
 from .base import SequenceMixer, register_mixer
-from .diagonal_system import declare, empty_states, run_diagonal_system, step_diagonal_system
+from .diagonal_system import empty_states, run_diagonal_system, step_diagonal_system
 from .gated_output import GatedOutput, GateKind
 
 
@@ -22,7 +23,7 @@ class LRUState(NamedTuple):
 
 
 @register_mixer("lru")
-class LRU(SequenceMixer):
+class LRU(FullPrecision, SequenceMixer):
     """The LRU and the gated output of its published block (norm and residual belong to the backbone)::
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
@@ -77,8 +78,7 @@ class LRU(SequenceMixer):
         self.C_im = nn.Parameter(torch.randn(d_model, d_state) / math.sqrt(d_state))
         self.D = nn.Parameter(torch.randn(d_model))
         self.output = GatedOutput(d_model, activation, dropout, approximate=True)
-        for parameter in (self.nu_log, self.theta_log, self.gamma_log, self.B_re, self.B_im):
-            declare(parameter, lr)
+        declare(self, "nu_log", "theta_log", "gamma_log", "B_re", "B_im", lr=lr)
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return lambda (d_state), exp(gamma_log) B (d_state, d_model) and C (d_model, d_state), complex."""

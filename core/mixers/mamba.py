@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..norms import float32_at_least
 from ..ops import selective_scan, selective_state_update, short_conv, short_conv_update
 from .base import SequenceMixer, register_mixer
+from .fused_projections import project_beside, project_in_halves
 
 
 class MambaState(NamedTuple):
@@ -101,7 +102,8 @@ class Mamba(SequenceMixer):
         reverse: bool = False,
     ) -> Tensor:
         """See :meth:`SequenceMixer.forward`."""
-        y, _ = self.mix(self.in_proj(x), state=state, cu_seqlens=cu_seqlens, reverse=reverse)
+        u, z = project_in_halves(x, self.in_proj)
+        y, _ = self._mix(u, z, state=state, cu_seqlens=cu_seqlens, reverse=reverse)
         return self.out_proj(y)
 
     def prefill(self, x: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
@@ -121,18 +123,31 @@ class Mamba(SequenceMixer):
     ) -> tuple[Tensor, MambaState | None]:
         """Everything between the two projections: (batch, length, 2 · d_inner) to (batch, length, d_inner)."""
         u, z = xz.chunk(2, dim=-1)
-        u, conv = short_conv(
+        return self._mix(u, z, state=state, cu_seqlens=cu_seqlens, reverse=reverse, return_state=return_state)
+
+    def _mix(
+        self,
+        u: Tensor,
+        z: Tensor,
+        *,
+        state: MambaState | None,
+        cu_seqlens: Tensor | None,
+        reverse: bool,
+        return_state: bool = False,
+    ) -> tuple[Tensor, MambaState | None]:
+        convolved: Any = short_conv(
             u,
             self.conv1d.weight.squeeze(1),
             self.conv1d.bias,
             "silu",
             initial_state=None if state is None else state.conv,
-            return_final_state=True,
+            return_final_state=return_state,
             cu_seqlens=cu_seqlens,
             reverse=reverse,
         )
-        dt, B, C = self.x_proj(u).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        y, ssm = selective_scan(
+        u, projected = project_beside(convolved[0] if return_state else convolved, self.x_proj)
+        dt, B, C = projected.split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        scanned: Any = selective_scan(
             u,
             self._low_rank_dt(dt),
             -torch.exp(float32_at_least(self.A_log)),
@@ -143,16 +158,17 @@ class Mamba(SequenceMixer):
             float32_at_least(self.dt_proj.bias),
             delta_softplus=True,
             initial_state=None if state is None else state.ssm,
-            return_final_state=True,
+            return_final_state=return_state,
             cu_seqlens=cu_seqlens,
             reverse=reverse,
         )
-        return y, MambaState(conv, ssm) if return_state else None
+        if not return_state:
+            return scanned, None
+        return scanned[0], MambaState(convolved[1], scanned[1])
 
     def _low_rank_dt(self, dt: Tensor) -> Tensor:
-        """Apply dt_proj without its bias, in float32 at least: the step size decides how fast the state decays."""
-        with torch.autocast(dt.device.type, enabled=False):
-            return F.linear(float32_at_least(dt), float32_at_least(self.dt_proj.weight))
+        """Apply dt_proj without its bias, which the scan adds in float32, as all that follows it."""
+        return F.linear(dt, self.dt_proj.weight)
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None

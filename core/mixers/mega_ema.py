@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..declared_parameters import FullPrecision, declare
 from ..norms import float32_at_least
 from ..ops import long_conv
 from .base import SequenceMixer, register_mixer
 from .convolution import on_each_sequence
-from .diagonal_system import declare
 from .exponential_sums import exponential_kernel, exponential_state, power
 
 
@@ -25,7 +25,7 @@ class MegaEMAState(NamedTuple):
 
 
 @register_mixer("mega_ema")
-class MegaEMA(SequenceMixer):
+class MegaEMA(FullPrecision, SequenceMixer):
     """Each channel is spread over ``ndim`` damped exponential moving averages and read from them::
 
         p = sigmoid(delta)        q = 1 - p sigmoid(alpha)
@@ -71,8 +71,7 @@ class MegaEMA(SequenceMixer):
         self.beta = nn.Parameter(signs[:, None] + 0.02 * torch.randn(rows, ndim, 1))
         self.gamma = nn.Parameter(torch.randn(rows, ndim))
         self.omega = nn.Parameter(torch.randn(d_model))
-        for parameter in (self.delta, self.alpha, self.beta):
-            declare(parameter, lr)
+        declare(self, "delta", "alpha", "beta", lr=lr)
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, p · beta and gamma / sqrt(ndim), each (directions · d_model, ndim), in float32 at least."""

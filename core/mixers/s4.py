@@ -21,7 +21,9 @@ class S4(StateSpaceMixer):
     ``output_linear.0.{weight, bias}`` (2 · d_model, channels · d_model). A step costs O(d_state) per channel.
 
     Kernels grow on demand, which rewrites ``layer.kernel.C`` in place (as published): call
-    ``mixer.kernel.set_length(longest)`` first where parameters must not change, as under ``torch.compile``.
+    :func:`longscan.core.state_spaces.set_kernel_length` first where parameters must not change, as under
+    ``torch.compile``. Where several processes train, growth is an error; the training verbs then set the length of the
+    longest sample beforehand.
 
     Args:
         d_model: width.

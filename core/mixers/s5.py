@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..declared_parameters import FullPrecision, declare
 from ..norms import float32_at_least
 from .base import SequenceMixer, register_mixer
 from .diagonal_system import (
     Discretization,
     as_complex,
-    declare,
     discretize,
     empty_states,
     run_diagonal_system,
@@ -31,7 +31,7 @@ class S5State(NamedTuple):
 
 
 @register_mixer("s5")
-class S5(SequenceMixer):
+class S5(FullPrecision, SequenceMixer):
     """S5 and the gated output of its published layer (norm and residual belong to the backbone)::
 
         Lambda_bar, B_bar = discretize(Lambda, rate · exp(log_step)) per state
@@ -102,8 +102,7 @@ class S5(SequenceMixer):
         low, high = math.log(dt_min), math.log(dt_max)
         self.log_step = nn.Parameter(low + (high - low) * torch.rand(self.stored_states, 1))
         self.output = GatedOutput(d_model, activation, dropout, approximate=True)
-        for parameter in (self.Lambda_re, self.Lambda_im, self.B, self.log_step):
-            declare(parameter, lr)
+        declare(self, "Lambda_re", "Lambda_im", "B", "log_step", lr=lr)
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return Lambda_bar (P), B_bar (P, d_model) and C (d_model, P or 2 P; the factor 2 included), complex."""

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..declared_parameters import declare
 from ..norms import float32_at_least
 from .base import register_mixer
 from .convolution import ConvolutionMixer
-from .diagonal_system import declare
 from .gated_output import GateKind
 
 
@@ -57,7 +57,7 @@ class SGConv(ConvolutionMixer):
         # Spans of 1, 1, 2, 4, … times kernel_dim: n of them reach 2^(n - 1) kernel_dim taps.
         scales = 1 + (-(-max_length // kernel_dim) - 1).bit_length()
         self.weight = nn.Parameter(torch.randn(scales, d_model * (2 if bidirectional else 1), kernel_dim))
-        declare(self.weight, lr)
+        declare(self, "weight", lr=lr)
         with torch.no_grad():
             norm = self._joined().norm(dim=-1, keepdim=True)
         self.register_buffer("kernel_norm", norm)

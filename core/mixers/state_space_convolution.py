@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -52,9 +53,7 @@ class Convolution(nn.Module):
 
     def forward(self, u: Tensor, rate: float, reverse: bool = False, whole: bool = False) -> Tensor:
         """(batch, length, d_model) to (batch, length, channels · d_model); ``whole`` ignores ``l_max``."""
-        length = u.shape[1]
-        if self.l_max is not None and not whole:
-            length = max(1, min(length, round(self.l_max / rate)))
+        length = u.shape[1] if whole else self.reach(u.shape[1], rate)
         with torch.autocast(u.device.type, enabled=False):
             kernel = self.kernel(length, rate)
             if self.bidirectional:
@@ -64,6 +63,10 @@ class Convolution(nn.Module):
         skip = float32_at_least(self.D).flatten()
         u = u.repeat(1, 1, self.channels) if self.channels > 1 else u
         return long_conv(u, kernel.flatten(0, 1), skip, causal=not self.bidirectional, reverse=reverse)
+
+    def reach(self, length: int, rate: float) -> int:
+        """Length of the kernel that an input of ``length`` meets."""
+        return length if self.l_max is None else max(1, min(length, round(self.l_max / rate)))
 
 
 class StateSpaceMixer(SequenceMixer):
@@ -113,6 +116,13 @@ class StateSpaceMixer(SequenceMixer):
     def kernel(self) -> Any:
         """The kernel module."""
         return self.layer.kernel
+
+    def set_length(self, length: int, rate: float | None = None) -> None:
+        """Make kernels that depend on a length (S4's) ready for inputs of up to ``length``, so that ``forward`` changes
+        no parameter; nothing to do for others."""
+        rate = self.rate if rate is None else rate
+        if hasattr(self.kernel, "set_length"):
+            self.kernel.set_length(math.ceil(self.layer.reach(length, rate) * rate))
 
     def forward(
         self,

@@ -38,6 +38,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"order": 3, "max_length": 50, "short_filter_order": 4},
         {"bias": False, "emb_dim": 3, "num_inner_mlps": 0, "shift": 0.0, "filter_order": 7},
     ],
+    "hydra": [
+        {},
+        {"d_state": 5, "headdim": 12, "ngroups": 2, "learnable_init_states": True, "bias": True, "d_conv": 3},
+        {"tie_directions": True, "headdim": 8, "conv_bias": False, "dt_limit": (0.01, 0.5)},
+    ],
     "attention": [
         {},
         {"n_heads": 4, "n_kv_heads": 2, "rotary_fraction": 0.5, "bias": True},
@@ -49,8 +54,20 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"causal": False, "n_heads": 2},
         {"causal": False, "window": 6, "n_heads": 4, "n_kv_heads": 2},
     ],
+    "mlstm": [
+        {},
+        {"n_heads": 2, "qk_factor": 1.0, "chunk": 8, "bias": True},
+        {"n_heads": 3, "v_factor": 2.0, "chunk": 5, "gate_soft_cap": None, "eps": 0.0},
+    ],
+    "slstm": [
+        {},
+        {"n_heads": 1, "norm": False},
+        {"n_heads": 6, "norm": False, "projection": False},
+    ],
     "bidirectional": [
         {},
+        {"mixer": "mlstm"},
+        {"tie": "all", "mixer": {"name": "slstm", "n_heads": 2}},
         {"tie": "projections"},
         {"tie": "projections", "combine": "average"},
         {"tie": "projections", "combine": "multiply", "mixer": {"name": "mamba", "bias": True}},

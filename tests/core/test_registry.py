@@ -30,7 +30,8 @@ def test_patterns() -> None:
     assert longscan.list_models("*dna*") == [name for name in everything if "dna" in name]
     assert len(longscan.list_models("hyenadna_*")) == 7
     assert longscan.list_models("caduceus_p?_1k_d118") == ["caduceus_ph_1k_d118", "caduceus_ps_1k_d118"]
-    assert longscan.list_models("mamba_*", domain="core") == longscan.list_models("mamba_*")
+    assert longscan.list_models("mamba_*b", domain="core") == longscan.list_models("mamba_*b")
+    assert longscan.list_models("mamba_*b")
     assert longscan.list_models("mamba_*", domain="genomics") == []
     assert set(longscan.list_models(domain="genomics", pretrained=True)) <= set(everything)
     assert not set(longscan.list_models(pretrained=True)) & set(longscan.list_models(pretrained=False))

@@ -52,6 +52,11 @@ def cases() -> dict[str, tuple[Any, Inputs, dict[str, Any]]]:
             {"x": normal(2, 4, 3), "weight": normal(3, 3), "bias": normal(3), "initial_state": normal(2, 2, 3)},
             {"activation": "silu", "return_final_state": True},
         ),
+        "short_conv without states": (
+            short_conv,
+            {"x": normal(2, 4, 3), "weight": normal(3, 2), "bias": normal(3)},
+            {"activation": "silu", "reverse": True},
+        ),
         "short_conv packed reverse": (
             short_conv,
             {"x": normal(1, 5, 3), "weight": normal(3, 3)},

@@ -9,11 +9,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from operator_cases import assert_agree, run, selective_scan_inputs
+from torch import Tensor
 from triton_cases import DEVICE, TOLERANCE, check, double, poisoned_memory, run_kernels
 
 from longscan.core.ops import selective_scan
 
-MODULE = importlib.import_module("longscan.core.ops.selective_scan.triton")
+MODULE = importlib.import_module("longscan.core.ops.selective_scan.triton_plan")
 both_directions = pytest.mark.parametrize("reverse", [False, True])
 
 
@@ -60,12 +61,22 @@ def test_chunks_of_a_long_sequence_join(
 
 def test_a_long_sequence_of_few_channels_is_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MODULE, "multiprocessors", lambda index: 132)
-    chunk, chunks = MODULE._chunks(131072, 32, 64, *MODULE._CHUNKING, 0)
+    chunk, chunks = MODULE._chunks(131072, 32, 64, *MODULE.CHUNKING, 0)
     assert chunk % 64 == 0
     assert (chunks - 1) * chunk < 131072 <= chunks * chunk
     assert 16 * 132 <= 32 * chunks <= 24 * 132
-    assert MODULE._chunks(2048, 768, 64, *MODULE._CHUNKING, 0) == (2048, 1)
-    assert MODULE._chunks(100, 1, 64, *MODULE._CHUNKING, 0) == (100, 1)
+    assert MODULE._chunks(2048, 768, 64, *MODULE.CHUNKING, 0) == (2048, 1)
+    assert MODULE._chunks(100, 1, 64, *MODULE.CHUNKING, 0) == (100, 1)
+
+
+def test_blocks_of_channels_share_a_program_where_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "multiprocessors", lambda index: 132)
+    divide = MODULE._turns_and_chunks
+    assert divide(2048, 8, 96, 64, False, 0) == (3, 512, 4)  # 1,024 programs, where 1,056 fit
+    assert divide(197, 128, 24, 64, False, 0) == (3, 197, 1)
+    assert divide(8192, 8, 64, 64, False, 0) == (4, 1024, 8)
+    assert divide(197, 2, 24, 64, False, 0) == (1, 197, 1)  # 48 programs are too few already
+    assert divide(10**6, 1, 32, 64, True, 0) == (1, 10**6, 1)  # packed sequences are not cut
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 17, 31, 65])
@@ -158,5 +169,7 @@ def test_more_elements_than_32_bits_count() -> None:
     start = length - 3000
     tail = [t[:, start:] for t in (u, delta, B, C)]
     expected = selective_scan(tail[0], tail[1], A, tail[2], tail[3], backend="triton")
+    assert isinstance(y, Tensor)
+    assert isinstance(expected, Tensor)
     # After 2,000 tokens of decay at rates of 0.1 and more the start is forgotten.
     torch.testing.assert_close(y[:, -900:], expected[:, -900:], atol=2e-2, rtol=2e-2)

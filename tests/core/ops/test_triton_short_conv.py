@@ -14,6 +14,7 @@ from triton_cases import DEVICE, TOLERANCE, check, double, poisoned_memory, run_
 from longscan.core.errors import UserError
 from longscan.core.ops import short_conv
 
+FORWARD = importlib.import_module("longscan.core.ops.short_conv.triton")
 MODULE = importlib.import_module("longscan.core.ops.short_conv.triton_backward")
 both_directions = pytest.mark.parametrize("reverse", [False, True])
 
@@ -27,9 +28,11 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few tokens make several segments of several blocks, and several programs."""
-    monkeypatch.setattr(MODULE, "_TOKENS", 4)
+    for module in (FORWARD, MODULE):
+        monkeypatch.setattr(module, "_TOKENS", 4)
+    monkeypatch.setattr(FORWARD, "_BLOCKS", 2)
+    monkeypatch.setattr(FORWARD, "_ROWS", 2)
     monkeypatch.setattr(MODULE, "_SEGMENTS", (12, 12))
-    monkeypatch.setattr(MODULE, "_ROWS", 2)
 
 
 def conv_inputs(
@@ -85,13 +88,11 @@ def test_sequences_of_one_token(reverse: bool, state: bool) -> None:
     check(short_conv, inputs, activation="silu", reverse=reverse, cu_seqlens=offsets)
 
 
-def test_segments_and_the_steps_after_them_are_whole_blocks() -> None:
+def test_segments_cover_the_sequence() -> None:
     device = torch.device(DEVICE)
     for length in (1, 31, 100, 1000, 100_003):
-        segment, segments, rows = MODULE._layout(3, length, 2, 4, device)
-        assert (segment + 3) % MODULE._TOKENS == 0
-        assert (segments - 1) * segment < length <= segments * segment
-        assert rows in (1, 2, 4)
+        blocks, segments = MODULE._layout(3, length, 2, device)
+        assert (segments - 1) * blocks * MODULE._TOKENS < length <= segments * blocks * MODULE._TOKENS
 
 
 @both_directions
