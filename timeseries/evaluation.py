@@ -11,22 +11,26 @@ from .metrics.m4 import M4Score, m4_score
 from .metrics.probabilistic import DECILES
 
 
-def evaluate_m4(train: SeriesSet, test: SeriesSet, forecaster: Forecaster) -> tuple[M4Score, GiftScore]:
+def evaluate_m4(train: SeriesSet, test: SeriesSet, forecaster: Forecaster) -> tuple[M4Score, GiftScore | None]:
     """Fit on ``train``, forecast ``test`` once, and return the competition's scores and GIFT-Eval's of the same task.
+
+    The latter are None of a forecaster without quantiles.
 
     Args:
         train: of `longscan.timeseries.data.read_m4`.
         test: what followed, in the same order.
-        forecaster: gives the nine deciles.
+        forecaster: gives the nine deciles, or points alone.
 
     Raises:
-        UserError: a forecast that is not finite, or quantiles that are missing.
+        UserError: a forecast that is not finite.
     """
     horizon = len(test[0])
     forecasts = forecaster.fit(train).predict(train, horizon, DECILES)
     histories = [series.values[:, 0] for series in train]
     targets = [series.values[:, 0] for series in test]
     points = m4_score(histories, targets, [forecast.point[:, 0] for forecast in forecasts], train.season)
+    if any(forecast.quantiles is None for forecast in forecasts):
+        return points, None
     return points, gift_score(histories, targets, _quantiles(forecasts, forecaster.name), train.season)
 
 

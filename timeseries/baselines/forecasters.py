@@ -14,6 +14,7 @@ from ..data.series import Series, SeriesSet
 from ..forecasts import Forecast
 from ..ltsf import LTSFData
 from .naive import repeat_last, repeat_season, seasonal_naive_quantiles
+from .naive2 import naive2
 from .ridge import Kind, RidgeForecaster, series_scale
 
 
@@ -55,6 +56,39 @@ class Naive(SeasonalNaive):
 
     def __init__(self, name: str = "repeat-last") -> None:
         super().__init__(1, name)
+
+
+class Naive2:
+    """Naive2 of the M competitions: the last value, seasonally adjusted where a test finds a season; no quantiles.
+
+    Args:
+        season: steps per season; that of the data where None.
+        name: heads its columns.
+    """
+
+    def __init__(self, season: int | None = None, name: str = "naive2") -> None:
+        self.season, self.name = season, name
+
+    def fit(self, data: SeriesSet) -> Self:
+        """Nothing to learn."""
+        return self
+
+    def predict(
+        self,
+        data: SeriesSet,
+        horizon: int,
+        levels: Sequence[float] = (),
+        future: Mapping[str, np.ndarray] | None = None,
+    ) -> list[Forecast]:
+        """Forecast each series, missing values carried forward; ``levels`` are passed over."""
+        season = data.season if self.season is None else self.season
+        forecasts = []
+        for series in data:
+            _require_observed(series, data.source)
+            known = forward_filled(forward_filled(series.values)[::-1])[::-1]
+            point = np.stack([naive2(column, horizon, season) for column in known.T], -1)
+            forecasts.append(_forecast(data, series, horizon, point, (), np.empty((0, horizon, point.shape[1]))))
+        return forecasts
 
 
 class LinearRidge:
@@ -133,6 +167,7 @@ def _forecast(
 BASELINES: dict[str, Callable[[int | None, int, int], Any]] = {
     "repeat-last": lambda season, lookback, horizon: Naive(),
     "seasonal-naive": lambda season, lookback, horizon: SeasonalNaive(season),
+    "naive2": lambda season, lookback, horizon: Naive2(season),
     "ridge-nlinear": lambda season, lookback, horizon: LinearRidge(lookback, horizon, "nlinear"),
     "ridge-rlinear": lambda season, lookback, horizon: LinearRidge(lookback, horizon, "rlinear"),
     "ridge-linear": lambda season, lookback, horizon: LinearRidge(lookback, horizon, "linear"),
@@ -160,6 +195,8 @@ def ltsf_baseline(name: str, data: LTSFData, lookback: int, horizon: int) -> Cal
         raise UserError(f"no baseline {name!r} ({nearest(name, BASELINES)})")
     if name == "repeat-last":
         return partial(repeat_last, horizon=horizon)
+    if name == "naive2":
+        raise UserError("naive2 is the benchmark of M4, not of this protocol; use seasonal-naive or repeat-last")
     if name == "seasonal-naive":
         return partial(repeat_season, horizon=horizon, season=data.frequency.season_length)
     return RidgeForecaster(lookback, horizon, name.removeprefix("ridge-")).fit_ltsf(data)  # type: ignore[arg-type]

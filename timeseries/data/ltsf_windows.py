@@ -28,6 +28,16 @@ class LTSFWindows(Dataset):
         self._count = self.data.window_count(self.split, seqlen, self.horizon)
         self._first, self.lookback = self.data.segment(self.split, seqlen).start, seqlen
 
+    @property
+    def calendar_rows(self) -> torch.Tensor | None:
+        """Calendar features of the training rows, float32 (rows, features); None without them."""
+        return None if self._calendar is None else torch.from_numpy(self._calendar[: self.data.borders.train])
+
+    def where(self, index: int) -> tuple[str, np.ndarray]:
+        """Return the name of the data and the stamps (horizon,) that a window predicts."""
+        cut = self._first + index + self.lookback
+        return self.data.name, self.data.stamps[cut : cut + self.horizon]
+
     def __len__(self) -> int:
         return self._count
 

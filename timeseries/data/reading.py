@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def read_series(source: Any, layout: str | None = None, **options: Any) -> Serie
         UserError: the layout cannot be told, or anything the readers refuse.
     """
     if layout is None:
-        layout = _layout(source, options)
+        layout = find_layout(source, options)
     if layout not in LAYOUTS:
         raise UserError(f"layout={layout!r} is unknown ({nearest(layout, LAYOUTS)})")
     if layout == "tsf":
@@ -39,7 +40,16 @@ def read_series(source: Any, layout: str | None = None, **options: Any) -> Serie
     return read_long(source, **options) if layout == "long" else read_wide(source, **options)
 
 
-def _layout(source: Any, options: dict[str, Any]) -> str:
+def find_layout(source: Any, options: Mapping[str, Any]) -> str:
+    """Return the layout that a file's ending and columns show.
+
+    Args:
+        source: path or data frame.
+        options: of the reader, for the names of columns (``columns``, ``time``).
+
+    Raises:
+        UserError: it cannot be told; lists the columns present.
+    """
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() == ".tsf":
         return "tsf"
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() == ".ts":

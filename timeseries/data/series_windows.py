@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ...core.errors import UserError
+from ...core.errors import UserError, nearest
 from ...core.training.data import ResumableDataModule, SampleKey, sample_generator
+from ..datasets import DATASETS, dataset_path
 from .calendar import calendar_features
+from .long_format import Columns
 from .m4 import read_m4
 from .reading import read_series
+from .regularity import Policy
 from .series import Series, SeriesSet
 
 
@@ -65,6 +69,38 @@ class SeriesWindows(Dataset):
         generator = sample_generator(self.seed, key)
         number, first, last = self.ranges[int(generator.integers(len(self.ranges)))].tolist()
         return number, int(generator.integers(first, last + 1))
+
+    def where(self, index: int) -> tuple[str, np.ndarray]:
+        """Return the series of a window and the stamps (horizon,) that it predicts.
+
+        Raises:
+            UserError: irregular stamps.
+        """
+        number, cutoff = self.window(SampleKey(0, index))
+        series = self.data[number]
+        if self.data.frequency is None:
+            raise UserError(f"{self.data.source}: irregular series have no next stamp; give frequency")
+        return series.name, self.data.frequency.after(series.stamps[cutoff - 1], self.horizon)
+
+    def covariate_rows(self) -> dict[str, torch.Tensor]:
+        """Return the covariates of all windows' series before the last cutoff, float64 (rows, columns), by the names
+        ``past_covariates``, ``future_covariates`` and ``static``; none that the data lacks."""
+        past, known = [], []
+        last = {} if self.ranges is None else {number: end for number, _, end in self.ranges.tolist()}
+        for number, series in enumerate(self.data):
+            end = last.get(number, len(series))
+            calendar = np.empty((end, 0))
+            if self.calendar:
+                assert self.data.frequency is not None
+                calendar = calendar_features(series.stamps[:end], self.data.frequency)
+            known.append(np.concatenate([series.future[:end], calendar], 1))
+            past.append(np.concatenate([series.historic[:end], known[-1]], 1))
+        rows = {
+            "past_covariates": np.concatenate(past),
+            "future_covariates": np.concatenate(known),
+            "static": np.stack([series.static for series in self.data]),
+        }
+        return {name: torch.from_numpy(found) for name, found in rows.items() if found.shape[1]}
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
@@ -125,11 +161,11 @@ class SeriesDataModule(ResumableDataModule):
     Prediction has no labels, and of the future only the calendar.
 
     Args:
-        source: file, or a `SeriesSet`.
+        source: file, the name of a packaged data set, or a `SeriesSet`.
         lookback: steps read.
         horizon: steps predicted; that of the data set where None.
         layout: ``long``, ``wide``, ``m4`` or ``tsf``; found where None.
-        reading: options of the reader, such as ``frequency``, ``columns`` and ``policy``.
+        reading: options of the reader, such as ``frequency``; ``columns`` and ``policy`` may be dictionaries.
         test: file of what followed each series (M4), in place of ``test_windows``.
         univariate: make a series of each channel.
         samples_per_epoch: training windows per epoch.
@@ -179,12 +215,17 @@ class SeriesDataModule(ResumableDataModule):
         if test is not None and test_windows:
             raise UserError("test names a file of its own; leave test_windows at 0")
         self.source, self.lookback, self._horizon, self.layout = source, lookback, horizon, layout
-        self.reading, self.test, self.univariate = dict(reading or {}), test, univariate
+        self.reading, self.test, self.univariate = _reader_options(reading), test, univariate
         self.samples_per_epoch, self.recent, self.min_history = samples_per_epoch, recent, min_history
         self.val_windows, self.test_windows = val_windows, test_windows
         self.short_series, self.calendar = short_series, calendar
         self._data: SeriesSet | None = None
         self._joined: SeriesSet | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the columns of a long table."""
+        return self.reading.get("columns", Columns())
 
     @property
     def data(self) -> SeriesSet:
@@ -213,7 +254,9 @@ class SeriesDataModule(ResumableDataModule):
         elif self.test is not None:
             data, later = read_m4(self.source, self.test, **self.reading)
         else:
-            data = read_series(self.source, self.layout, **self.reading)
+            packaged = isinstance(self.source, str) and self.source in DATASETS
+            source = dataset_path(self.source) if packaged else self.source
+            data = read_series(source, self.layout, **self.reading)
         self._data = data.univariate() if self.univariate else data
         if later is not None:
             self._joined = data.replace([_joined(one, two) for one, two in zip(data, later, strict=True)])
@@ -274,6 +317,25 @@ class SeriesDataModule(ResumableDataModule):
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Stack samples to one batch."""
         return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+
+
+def _reader_options(given: dict[str, Any] | None) -> dict[str, Any]:
+    """Make `Columns` and `Policy` of the dictionaries of a configuration.
+
+    Raises:
+        UserError: an entry that there is not.
+    """
+    options = dict(given or {})
+    for name, kind in (("columns", Columns), ("policy", Policy)):
+        value = options.get(name)
+        if isinstance(value, dict):
+            known = [field.name for field in dataclasses.fields(kind)]
+            for key in value:
+                if key not in known:
+                    raise UserError(f"reading.{name} has no {key!r} ({nearest(key, known)})")
+            plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
+            options[name] = kind(**plain)
+    return options
 
 
 def _blocks(data: SeriesSet, horizon: int, windows: int, after: int) -> np.ndarray:

@@ -1,0 +1,8 @@
+"""What time-series models are trained to do."""
+
+from __future__ import annotations
+
+from .export import ExportTimeSeriesModel
+from .forecasting import Forecasting
+
+__all__ = ["ExportTimeSeriesModel", "Forecasting"]
