@@ -11,66 +11,77 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from ..core.checkpoint_files import Checkpoint
-from ..core.registry import apply_overrides
+from ..core.registry import ModelEntry, apply_overrides, find_model, list_models
+from . import models  # noqa: F401  (registers our own)
 from .models.vim import Vim
 from .models.vim_config import VimConfig
 from .models.vim_format import VimCheckpoint
-from .models.vim_names import VARIANTS, VimVariant
 from .models.vmamba import VMamba
-from .models.vmamba_config import VMambaConfig
 from .models.vmamba_format import VMambaCheckpoint
-from .models.vmamba_names import VMAMBA_VARIANTS, VMambaVariant
 
 #: timm appends the names of its models.
 __all__: list[str] = []
 
+#: Architectures that classify single images with the interface that timm expects.
+_ARCHITECTURES = ("Vim", "VMamba")
+_PAPERS = {
+    "local_": ("LocalMamba: Visual State Space Model with Windowed Selective Scan", "arXiv:2403.09338"),
+    "videomamba": ("VideoMamba: State Space Model for Efficient Video Understanding", "arXiv:2403.06977"),
+    "mamba_nd": ("Mamba-ND: Selective State Space Modeling for Multi-Dimensional Data", "arXiv:2402.05892"),
+    "vim_hydra": ("Hydra: Bidirectional State Space Models Through Generalized Matrix Mixers", "arXiv:2407.09941"),
+    "vim_gated": ("MambaOut: Do We Really Need Mamba for Vision?", "arXiv:2405.07992"),
+    "vim": (
+        "Vision Mamba: Efficient Visual Representation Learning with Bidirectional State Space Model",
+        "arXiv:2401.09417",
+    ),
+    "": ("VMamba: Visual State Space Model", "arXiv:2401.10166"),
+}
 
-def _vim_cfg(variant: VimVariant) -> dict[str, Any]:
-    return {
-        "hf_hub_id": variant.hub,
-        "hf_hub_filename": variant.hub_file,
-        "custom_load": "hf",  # through Vim.load_pretrained, which reads no pickled code
-        "input_size": (3, 224, 224),
-        "fixed_input_size": True,
-        "num_classes": 1000,
-        "pool_size": None,
+
+def _entries() -> dict[str, ModelEntry]:
+    """Return the registered models of images by every name that can be a function's."""
+    found: dict[str, ModelEntry] = {}
+    for name in list_models(domain="vision"):
+        entry = find_model(name)
+        assert entry is not None
+        if entry.architecture in _ARCHITECTURES:
+            found |= dict.fromkeys((name, *(alias for alias in entry.aliases if alias.isidentifier())), entry)
+    return found
+
+
+def _cfg(name: str, entry: ModelEntry) -> dict[str, Any]:
+    """timm's description of a model. One without a source of weights takes a checkpoint's file by
+    ``pretrained_cfg_overlay`` or ``checkpoint_path``."""
+    config = entry.config()
+    vim = isinstance(config, VimConfig)
+    title, paper = next(value for start, value in _PAPERS.items() if name.startswith(start))
+    cfg: dict[str, Any] = {
+        "input_size": (config.in_chans, *config.img_size),
+        "num_classes": config.num_classes,
+        "pool_size": None if vim else tuple(-(-side // 32) for side in config.img_size),
         "crop_pct": 0.875,
         "interpolation": "bicubic",
         "mean": IMAGENET_DEFAULT_MEAN,
         "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "apache-2.0",
-        "origin_url": "https://github.com/hustvl/Vim",
-        "paper_name": "Vision Mamba: Efficient Visual Representation Learning with Bidirectional State Space Model",
-        "paper_ids": "arXiv:2401.09417",
+        "first_conv": "patch_embed.proj" if vim else "patch_embed.0",
+        "classifier": "head" if vim else "classifier.head",
+        "paper_name": title,
+        "paper_ids": paper,
     }
+    if vim:
+        cfg["fixed_input_size"] = True
+    if entry.hub is not None:
+        cfg |= {"hf_hub_id": entry.hub, "hf_hub_filename": entry.hub_file}
+        cfg |= {"license": "apache-2.0", "origin_url": f"https://huggingface.co/{entry.hub}"}
+        cfg["custom_load"] = "hf"  # through Vim.load_pretrained, which reads no pickled code
+    elif entry.folder is not None:
+        cfg["file"] = str(entry.folder / "model.safetensors")
+    return cfg
 
 
-def _vmamba_cfg() -> dict[str, Any]:
-    """Without a source of weights: pass a checkpoint's file by ``pretrained_cfg_overlay`` or ``checkpoint_path``."""
-    return {
-        "input_size": (3, 224, 224),
-        "num_classes": 1000,
-        "pool_size": (7, 7),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.0",
-        "classifier": "classifier.head",
-        "license": "mit",
-        "origin_url": "https://github.com/MzeroMiko/VMamba",
-        "paper_name": "VMamba: Visual State Space Model",
-        "paper_ids": "arXiv:2401.10166",
-    }
-
-
+_ENTRIES = _entries()
 default_cfgs = generate_default_cfgs(
-    {
-        **{f"{name}.in1k": _vim_cfg(v) for short, v in VARIANTS.items() for name in (short, v.published)},
-        **{name: _vmamba_cfg() for name in VMAMBA_VARIANTS},
-    }
+    {f"{name}.in1k" if entry.hub else name: _cfg(name, entry) for name, entry in _ENTRIES.items()}
 )
 
 
@@ -97,31 +108,24 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: nn.Module) -> dict[s
     return model.fit_weights(tensors, published.read_config(checkpoint))
 
 
-def _entrypoint(name: str, variant: VimVariant | VMambaVariant) -> Callable[..., nn.Module]:
-    vim = isinstance(variant, VimVariant)
-    feature_cfg = {"out_indices": 3 if vim else tuple(range(len(VMambaConfig().depths))), "feature_cls": "getter"}
+def _entrypoint(name: str, entry: ModelEntry) -> Callable[..., nn.Module]:
+    config = entry.config()
+    indices: Any = 3 if isinstance(config, VimConfig) else tuple(range(len(config.depths)))
 
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         return build_model_with_cfg(
-            lambda **options: _build(variant.config(), **options),
+            lambda **options: _build(entry.config(), **options),
             name,
             pretrained,
             pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg=dict(feature_cfg),
+            feature_cfg={"out_indices": indices, "feature_cls": "getter"},
             **kwargs,
         )
 
     create.__name__ = create.__qualname__ = name
-    create.__doc__ = (
-        f"{'Vim' if vim else 'VMamba'} of width {variant.embed_dim} ({variant.top1} % of ImageNet-1k as published); "
-        f"``kwargs`` are fields of ``{'Vim' if vim else 'VMamba'}Config``."
-    )
+    create.__doc__ = f"{entry.description}; ``kwargs`` are fields of ``{type(config).__name__}``."
     return create
 
 
-_variants: dict[str, VimVariant | VMambaVariant] = {
-    **{name: variant for short, variant in VARIANTS.items() for name in (short, variant.published)},
-    **VMAMBA_VARIANTS,
-}
-for _name, _variant in _variants.items():
-    globals()[_name] = register_model(_entrypoint(_name, _variant))
+for _name, _entry in _ENTRIES.items():
+    globals()[_name] = register_model(_entrypoint(_name, _entry))

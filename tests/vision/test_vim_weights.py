@@ -52,7 +52,7 @@ def test_a_training_checkpoint(tmp_path: Path, prefix: str) -> None:
     x = images()
     assert torch.equal(loaded(x), model(x))
     assert loaded.config.grid == (4, 4)
-    assert (loaded.config.class_token, loaded.config.d_state, loaded.config.patch_stride) == ("middle", 4, 16)
+    assert (loaded.config.class_token, loaded.config.d_state, loaded.config.stride) == ("middle", 4, 16)
 
 
 @pytest.mark.parametrize(

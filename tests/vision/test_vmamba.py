@@ -128,8 +128,8 @@ def test_routes_share_calls_without_changing_a_number(routes: Any, names: list[s
 def test_routes_of_each_block() -> None:
     model = small(depths=(1, 1), routes=(("h", "w2"), ("v", "v_flip")), padded=True)
     assert [block.op.routes for block in (model.layers[0]["blocks"][0], model.layers[1]["blocks"][0])] == [  # type: ignore[index]
-        (("h", False), ("w2", False)),
-        (("v", False), ("v", True)),
+        (("raster", False), ("w2", False)),
+        (("column", False), ("column", True)),
     ]
     assert model(images()).isfinite().all()
 

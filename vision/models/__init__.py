@@ -1,7 +1,12 @@
 """Models of images, exact to the published ones."""
 
-from . import vim_names, vmamba_names  # noqa: F401  (register the models)
+from . import isotropic_names, local_names, vim_names, vmamba_names  # noqa: F401  (register the models)
+from .gated_conv import GatedConv
 from .local_mixer import LocalMamba
+from .pixel_classifier import PixelClassifier
+from .segmenter import Segmenter
+from .timm_model import TimmModel
+from .video_mamba import VideoMamba, VideoMambaConfig
 from .vim import Vim
 from .vim_config import VimConfig, from_published
 from .vim_format import VimCheckpoint
@@ -11,10 +16,16 @@ from .vmamba_config import VMambaConfig, vmamba_from_published
 from .vmamba_format import VMambaCheckpoint
 
 __all__ = [
+    "GatedConv",
     "LocalMamba",
+    "PixelClassifier",
+    "Segmenter",
+    "TimmModel",
     "VMamba",
     "VMambaCheckpoint",
     "VMambaConfig",
+    "VideoMamba",
+    "VideoMambaConfig",
     "Vim",
     "VimCheckpoint",
     "VimConfig",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...core.declared_parameters import declared_names
 from ...core.errors import UserError
 
 # Parameters that weight decay would spoil: those of a recurrence, and learned tokens and positions.
@@ -104,18 +105,46 @@ class ImageModel(nn.Module):
         """Recompute blocks in the backward pass, or not."""
         self.grad_checkpointing = enable
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return patterns of parameter names: the stem, the blocks, what follows them (for layer-wise rates)."""
+        raise NotImplementedError(f"{type(self).__name__} must implement group_matcher(coarse)")
+
+    def layer_depths(self) -> dict[str, int]:
+        """Return how deep each parameter lies, by name: 0 for what comes before the blocks, i + 1 for block i, and one
+        more than the last block for what follows (for layer-wise learning rates, and to freeze the first blocks)."""
+        return depths_by_pattern([name for name, _ in self.named_parameters()], self.group_matcher())
+
     def no_weight_decay(self) -> set[str]:
         """Return the full names of parameters without weight decay: ``A_log``, ``D``, step sizes, learned tokens.
 
         The original code decays ``A_log`` and ``A_b_log``, which it marks but never looks for.
         """
+        declared = declared_names(self)
         return {
             name
             for name, parameter in self.named_parameters()
             if _NO_DECAY.search(name)
             or getattr(parameter, "_no_weight_decay", False)
-            or getattr(parameter, "_optim", {}).get("weight_decay") == 0  # a recurrence that is no Mamba
+            or declared.get(name, {}).get("weight_decay") == 0  # a recurrence that is no Mamba
         }
+
+
+def depths_by_pattern(names: Sequence[str], matcher: Mapping[str, Any]) -> dict[str, int]:
+    """Return how deep each parameter lies (see :meth:`ImageModel.layer_depths`), by the patterns of ``group_matcher``:
+    ``stem``, and ``blocks``, a pattern with the number of the block or a list of (pattern, given number or None)."""
+    stem, given = re.compile(matcher["stem"]), matcher["blocks"]
+    patterns = [(given, None)] if isinstance(given, str) else given
+    keys: dict[str, tuple[float, ...]] = {}
+    for name in names:
+        for pattern, number in patterns:
+            if found := re.match(pattern, name):
+                groups = tuple(float(group) for group in found.groups() if group is not None)
+                keys[name] = groups if number is None else (*groups, *map(float, number))
+                break
+    # What has a given number of its own (a final norm) belongs to what follows the blocks.
+    blocks = sorted({key for key in keys.values() if 99999.0 not in key})
+    depth = {key: index + 1 for index, key in enumerate(blocks)}
+    return {name: 0 if stem.match(name) else depth.get(keys.get(name, ()), len(blocks) + 1) for name in names}
 
 
 def take_indices(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UserError
-from ...core.mixers.base import SequenceMixer, State, create_mixer, register_mixer
+from ...core.mixers.base import State, create_mixer, register_mixer
 from ...core.norms import LayerNorm
 from ...core.scan_orders import scan_order
+from .grid_mixer import GridMixer
 from .positions import ClassToken, Grid, class_token_positions
 from .vim_mixer import scan_direction
 
@@ -36,7 +37,7 @@ class ChannelAttention(nn.Module):
 
 
 @register_mixer("local_mamba")
-class LocalMamba(SequenceMixer):
+class LocalMamba(GridMixer):
     """One Mamba for each direction between shared projections; what they give is weighted by channel and added.
 
     Each direction reads the patches in its own order, convolution and gate included; windows that the grid does not
@@ -50,8 +51,6 @@ class LocalMamba(SequenceMixer):
         class_token: where class tokens stand among the patches, ``"none"`` or ``"middle"``.
         options: those of :class:`~longscan.core.mixers.Mamba`.
     """
-
-    causal = False
 
     def __init__(
         self,
@@ -67,7 +66,8 @@ class LocalMamba(SequenceMixer):
         for name in directions:
             scan_order(name, 1, 1)  # an unknown name is told now
         self.directions, self.class_token = tuple(directions), class_token
-        self.grid: Grid | None = None if grid is None else (int(grid[0]), int(grid[1]))
+        self.class_tokens = len(class_token_positions(class_token, 1))
+        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         parts: list[Any] = [create_mixer("mamba", d_model, **options) for _ in self.directions]
         first = parts[0]
         self.in_proj, self.out_proj = first.in_proj, first.out_proj
@@ -85,27 +85,25 @@ class LocalMamba(SequenceMixer):
         Raises:
             UserError: if the number of tokens is not that of the grid, or an option is given that it does not have.
         """
-        if state is not None or cu_seqlens is not None or reverse:
-            raise UserError("mixer 'local_mamba' reads a grid in its own orders: no state, cu_seqlens or reverse")
-        if self.grid is None:
-            raise UserError("mixer 'local_mamba' needs the grid of patches; give grid=[rows, columns]")
-        expected = self.grid[0] * self.grid[1] + (self.class_token == "middle")
-        if x.shape[1] != expected:
-            raise UserError(f"mixer 'local_mamba' got {x.shape[1]} tokens, a grid of {self.grid} has {expected}")
+        grid = self.expect_grid(x, state, cu_seqlens, reverse)
         xz = self.in_proj(x)
         total: Tensor | None = None
         for i, name in enumerate(self.directions):
-            index, inverse = _reading(name, self.grid, self.class_token, x.device)
+            index, inverse = _reading(name, grid, self.class_token, x.device)
             read = xz.index_select(1, index.clamp(min=0)).masked_fill((index < 0).view(1, -1, 1), 0)
             y = self.attn(self._direction(read, i).index_select(1, inverse))
             total = y if total is None else total + y
         assert total is not None
         return self.out_proj(total)
 
+    def name(self) -> str:
+        """See :meth:`GridMixer.name`."""
+        return "local_mamba"
+
     def _direction(self, xz: Tensor, i: int) -> Tensor:
         """Mamba's convolution, scan and gate with the parameters of direction i."""
         conv1d, x_proj, dt_proj, A_log, D = (getattr(self, f"{name}_{i}") for name in _PER_DIRECTION)
-        return scan_direction(xz, conv1d, x_proj, dt_proj, (A_log,), D)
+        return scan_direction(xz, conv1d, x_proj, dt_proj, A_log, D)
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal
 
@@ -85,10 +86,15 @@ def resize_positions(
 
 
 @lru_cache(maxsize=256)
-def token_order(name: str, grid: Grid, class_token: ClassToken, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return a scan order of the patches, with the class tokens left where they stand, and its inverse: (tokens,)."""
-    order = scan_order(name, *grid, device=device)
-    count = grid[0] * grid[1]
+def token_order(
+    name: str, grid: tuple[int, ...], class_token: ClassToken, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return a scan order of the patches, with the class tokens left where they stand, and its inverse: (tokens,).
+
+    ``grid`` is (rows, columns), or (steps, rows, columns), of which each step is read before the next.
+    """
+    order = scan_order(name, grid[-2], grid[-1], grid[0] if len(grid) == 3 else None, device=device)
+    count = math.prod(grid)
     classes = class_token_positions(class_token, count)
     with torch.inference_mode(False):
         index = torch.arange(count + len(classes), device=device)

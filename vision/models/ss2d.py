@@ -13,6 +13,7 @@ from ...core.errors import UserError, nearest
 from ...core.norms import LayerNorm, float32_at_least
 from ...core.ops import selective_scan
 from ...core.scan_orders import ScanOrder, scan_order
+from .local_mixer import ChannelAttention
 
 #: Named routes: the order of each, and whether it is read backwards, which costs no permutation.
 _ROUTES: dict[str, tuple[str, ...]] = {
@@ -40,7 +41,7 @@ def route_names(routes: str | Sequence[str]) -> tuple[tuple[str, bool], ...]:
         scan_order(name, 1, 1)  # an unknown name is told now
         full = "raster_reverse" if name == "reverse" else name
         base = full.removesuffix("_reverse").removesuffix("_flip")
-        result.append((base, base != full))
+        result.append(({"h": "raster", "v": "column"}.get(base, base), base != full))
     return tuple(result)
 
 
@@ -56,6 +57,8 @@ class SS2D(nn.Module):
     Parameter names are the published ones: ``x_proj_weight`` (K, R + 2N, E), ``dt_projs_weight`` (K, E, R),
     ``dt_projs_bias`` (K, E), ``A_logs`` (K · E, N), ``Ds`` (K · E).
 
+    With ``channel_attention`` what each route gives is weighted by channel before the sum, as LocalVMamba does.
+
     Args:
         dim: width of the input and output.
         d_state: N.
@@ -68,6 +71,7 @@ class SS2D(nn.Module):
         out_activation: GELU after the norm.
         routes: ``"cross"``, ``"bidirectional"``, ``"unidirectional"``, ``"rotation"``, or names of scan orders.
         padded: windows that the picture does not fill read zeros, as LocalMamba's do.
+        channel_attention: weight the channels of each route (``multi_scan.attn``, shared by the routes).
         norm_epsilon: of the norm.
     """
 
@@ -84,6 +88,7 @@ class SS2D(nn.Module):
         out_activation: bool = False,
         routes: str | Sequence[str] = "cross",
         padded: bool = False,
+        channel_attention: bool = False,
         norm_epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -98,6 +103,7 @@ class SS2D(nn.Module):
         self.dt_projs_bias = nn.Parameter(torch.empty(count, inner))
         self.A_logs = nn.Parameter(torch.arange(1, d_state + 1, dtype=torch.float32).log().repeat(count * inner, 1))
         self.Ds = nn.Parameter(torch.ones(count * inner))
+        self.multi_scan = nn.ModuleDict({"attn": ChannelAttention(inner)} if channel_attention else {})
         self.out_norm = LayerNorm(inner, norm_epsilon)
         self.out_proj = nn.Linear(inner, dim, bias=False)
         self.reset_scan()
@@ -139,6 +145,9 @@ class SS2D(nn.Module):
             names = [self.routes[k][0] for k in routes]
             y = self._scan_routes(torch.cat([read[name] for name in names], dim=-1), routes)
             for name, part in zip(names, y.split(inner, dim=-1), strict=True):
+                if self.multi_scan:  # a mean over the cells, so padding has to go first
+                    cells = part if name == "raster" else orders[name].unscan(part)
+                    name, part = "raster", self.multi_scan["attn"](cells)
                 totals[name] = totals[name] + part if name in totals else part
         merged = [y if name == "raster" else orders[name].unscan(y) for name, y in totals.items()]
         return torch.stack(merged).sum(0).view(batch, height, width, inner) if len(merged) > 1 else merged[0].view_as(x)

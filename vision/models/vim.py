@@ -15,8 +15,8 @@ from ...core.backbone import Block, called_plainly, initialise, parse_layer
 from ...core.errors import UserError
 from ...core.norms import create_norm
 from ...core.registry import register_architecture
+from .grid_mixer import GridMixer
 from .image_model import ImageModel, compute_dtype, take_indices
-from .local_mixer import LocalMamba
 from .patches import Pair, PatchEmbedding, change_channels, grid_size, resize_patches
 from .positions import class_token_positions, insert_tokens, resize_positions, split_tokens, token_order
 from .rotary import rotary_tables, rotate
@@ -149,7 +149,7 @@ class Vim(ImageModel):
         rotary = self._rotary(grid, tokens.device)
         step = 2 if self.config.layer_pairs else 1
         for block in self.layers:
-            if isinstance(mixer := getattr(block, "mixer", None), LocalMamba):
+            if isinstance(mixer := getattr(block, "mixer", None), GridMixer):
                 mixer.grid = grid
         x, branch, current = stream, None, None
         intermediates = []

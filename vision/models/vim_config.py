@@ -98,16 +98,15 @@ class VimConfig:
 
     def __post_init__(self) -> None:
         self._set("img_size", _pair(self.img_size))
-        if self.patch_stride is None:
-            self._set("patch_stride", self.patch_size)
         for name in ("class_names", "scan_orders"):
             if getattr(self, name) is not None:
                 self._set(name, tuple(getattr(self, name)))
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise UserError(f"class_names has {len(self.class_names)} names, num_classes is {self.num_classes}")
         for name in ("embed_dim", "depth", "patch_size", "patch_stride", "in_chans"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; expected at least 1")
+            value = getattr(self, name)
+            if value is not None and value < 1:  # patch_stride alone may be None, and stays it: another patch_size
+                raise UserError(f"{name} is {value}; expected at least 1")  # then brings its own stride
         self._choose("class_token", "middle", "first", "double", "none")
         if self.global_pool is None:
             self._set("global_pool", "avg" if self.class_token == "none" else "token")

@@ -34,7 +34,11 @@ class VimCheckpoint(CheckpointFormat):
     def recognises(self, checkpoint: Checkpoint) -> bool:
         """By the names of patches and of the first block's recurrence."""
         names = {self.canonical(key) for key in checkpoint.tensors}
-        return {"patch_embed.proj.weight", f"{_LAYER}mixer.A_log", "norm_f.weight"} <= names
+        if "temporal_pos_embedding" in names:  # a VideoMamba
+            return False
+        return {"patch_embed.proj.weight", "norm_f.weight"} <= names and bool(
+            names & {f"{_LAYER}mixer.A_log", f"{_LAYER}mixer.A_log_0"}
+        )
 
     def canonical(self, key: str) -> str | None:
         """Strip the prefixes of wrappers and of segmentation and detection models."""
@@ -58,7 +62,8 @@ class VimCheckpoint(CheckpointFormat):
         tensors = self.tensors(checkpoint)
         shape = ShapeReader(checkpoint.path, tensors)
         dim, channels, patch, _ = shape.of("patch_embed.proj.weight", 4)
-        inner, d_state = shape.of(f"{_LAYER}mixer.A_log", 2)
+        first = "_0" if f"{_LAYER}mixer.A_log_0" in tensors else ""  # LocalVim numbers its directions
+        inner, d_state = shape.of(f"{_LAYER}mixer.A_log{first}", 2)
         given = self._given(checkpoint)
         fields: dict[str, Any] = {
             "embed_dim": dim,
@@ -71,16 +76,22 @@ class VimCheckpoint(CheckpointFormat):
             "rope": "vim" if any(key.startswith("rope.") for key in tensors) else given.get("rope", "none"),
             "directions": _directions(tensors),
             "d_state": d_state,
-            "d_conv": shape.of(f"{_LAYER}mixer.conv1d.weight", 3)[2],
+            "d_conv": shape.of(f"{_LAYER}mixer.conv1d{first}.weight", 3)[2],
             "expand": inner / dim,
-            "dt_rank": shape.of(f"{_LAYER}mixer.dt_proj.weight", 2)[1],
+            "dt_rank": shape.of(f"{_LAYER}mixer.dt_proj{first}.weight", 2)[1],
             "layer_scale": 1.0 if f"{_LAYER}mixer.gamma" in tensors else None,
             "norm": "layernorm" if "norm_f.bias" in tensors else "rmsnorm",
         }
+        if first and "layers" not in given:
+            fields |= self._local(checkpoint, fields)
         if fields["class_token"] != "none" and "global_pool" not in given:
             fields["global_pool"] = "token"
         for name, value in given.items():
-            if name in fields and name not in ("layer_scale", "rope", "num_classes") and fields[name] != value:
+            if (
+                name in fields
+                and name not in ("layer_scale", "rope", "rope_residual", "num_classes")
+                and fields[name] != value
+            ):
                 raise UserError(
                     f"{checkpoint.path}: {name} is {value!r} by its configuration, {fields[name]!r} by weights"
                 )
@@ -89,8 +100,22 @@ class VimCheckpoint(CheckpointFormat):
             tokens = tensors["pos_embed"].shape[1] if "pos_embed" in tensors else None
             extra = {"double": 2, "none": 0}.get(fields["class_token"], 1)
             size, stride = _geometry(checkpoint, patch, None if tokens is None else tokens - extra, given)
-            merged |= {"img_size": size, "patch_stride": stride}
+            merged |= {"img_size": size, "patch_stride": None if stride == patch else stride}
         return VimConfig(**merged)
+
+    def _local(self, checkpoint: Checkpoint, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what LocalVim's weights do not show: the directions, by the sizes of the published models."""
+        from .local_names import LOCAL_VIM_SMALL, LOCAL_VIM_TINY, local_vim
+
+        known = {(192, 20): LOCAL_VIM_TINY, (384, 20): LOCAL_VIM_SMALL}
+        directions = known.get((fields["embed_dim"], fields["depth"]))
+        if directions is None:
+            raise UserError(
+                f"{checkpoint.path}: a LocalVim of width {fields['embed_dim']} and {fields['depth']} blocks; its "
+                "directions are unknown, pass config={'layers': [{'name': 'local_mamba', 'directions': […]}, …]}"
+            )
+        config = local_vim(fields["embed_dim"], directions, middle=fields["class_token"] == "middle")
+        return {"layers": config.layers, "rope": config.rope, "rope_residual": config.rope_residual}
 
     def _given(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """The fields of ours that a configuration beside the weights states."""
@@ -101,7 +126,8 @@ class VimCheckpoint(CheckpointFormat):
             stated = stated["constructor"]
         ours = set(VimConfig.__dataclass_fields__)
         if set(stated) <= ours and not {"channels", "stride"} & set(stated):
-            return {name: value for name, value in stated.items() if value is not None}
+            fields = {name: value for name, value in stated.items() if value is not None}
+            return {"patch_stride": stated["patch_size"], **fields} if "patch_size" in stated else fields
         full = from_published(stated)
         fields = {name: getattr(full, name) for name in ours - {"init", "class_names"}}
         return {name: value for name, value in fields.items() if value is not None}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...core.mixers.base import State, register_mixer
+from ...core.mixers.bidirectional import mamba_direction
 from ...core.mixers.mamba import Mamba
 from ...core.norms import float32_at_least
-from ...core.ops import selective_scan, short_conv
+from ...core.ops import selective_scan, selective_scan_bidirectional
 
 Directions = Literal["v2", "v1", "none"]
 
@@ -105,8 +105,7 @@ class VimMixer(Mamba):
         elif self.directions == "v1":
             y = self._shared_directions(xz, cu_seqlens, reverse)
         else:
-            y, _ = self.mix(xz, cu_seqlens=cu_seqlens, reverse=reverse)
-            y = y + self._reverse_direction(xz, cu_seqlens, not reverse)
+            y = self._separate_directions(xz, cu_seqlens, reverse)
             if self.divide_out:
                 y = y / 2
         out = self.out_proj(y)
@@ -128,59 +127,31 @@ class VimMixer(Mamba):
         if not self.causal:
             raise self._not_causal(method)
 
-    def _reverse_direction(self, xz: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
-        layers = (self.conv1d_b, self.x_proj_b, self.dt_proj_b, (self.A_b_log,), self.D_b)
-        return scan_direction(xz, *layers, cu_seqlens=cu_seqlens, reverse=(reverse,))
+    def _separate_directions(self, xz: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
+        layers = (
+            (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D),
+            (self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b),
+        )
+        first = mamba_direction(xz, *layers[int(reverse)], cu_seqlens=cu_seqlens)
+        last = mamba_direction(xz, *layers[1 - int(reverse)], cu_seqlens=cu_seqlens, reverse=True)
+        return selective_scan_bidirectional(first, last, xz.chunk(2, dim=-1)[1], True, cu_seqlens=cu_seqlens)
 
     def _shared_directions(self, xz: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
-        layers = (self.conv1d, self.x_proj, self.dt_proj, (self.A_log, self.A_b_log), self.D)
-        return scan_direction(xz, *layers, cu_seqlens=cu_seqlens, reverse=(reverse, not reverse))
+        forward = mamba_direction(
+            xz, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, cu_seqlens=cu_seqlens, reverse=reverse
+        )
+        other = forward._replace(A=-torch.exp(float32_at_least(self.A_b_log)))
+        first, last = (other, forward) if reverse else (forward, other)
+        return selective_scan_bidirectional(first, last, xz.chunk(2, dim=-1)[1], True, cu_seqlens=cu_seqlens)
 
 
 def scan_direction(
-    xz: Tensor,
-    conv1d: nn.Conv1d,
-    x_proj: nn.Linear,
-    dt_proj: nn.Linear,
-    A_logs: tuple[Tensor, ...],
-    D: Tensor,
-    *,
-    cu_seqlens: Tensor | None = None,
-    reverse: tuple[bool, ...] = (False,),
+    xz: Tensor, conv1d: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor, D: Tensor
 ) -> Tensor:
-    """What Mamba does between its projections, (batch, length, 2 · E) to (batch, length, E), with given layers.
-
-    With several ``A_logs`` as many scans of the same convolution are added up, each in its direction; the convolution
-    is in the first one's.
-    """
-    u, z = xz.chunk(2, dim=-1)
-    weight = conv1d.weight.squeeze(1)
-    u = _tensor(short_conv(u, weight, conv1d.bias, "silu", cu_seqlens=cu_seqlens, reverse=reverse[0]))
-    d_state = A_logs[0].shape[1]
-    dt, B, C = x_proj(u).split([dt_proj.in_features, d_state, d_state], dim=-1)
-    with torch.autocast(dt.device.type, enabled=False):  # the step size decides how fast the state decays
-        dt = F.linear(float32_at_least(dt), float32_at_least(dt_proj.weight))
-    scans = [
-        _tensor(
-            selective_scan(
-                u,
-                dt,
-                -torch.exp(float32_at_least(A_log)),
-                B,
-                C,
-                float32_at_least(D),
-                z,
-                float32_at_least(dt_proj.bias),
-                delta_softplus=True,
-                cu_seqlens=cu_seqlens,
-                reverse=backwards,
-            )
-        )
-        for A_log, backwards in zip(A_logs, reverse, strict=True)
-    ]
-    return sum(scans[1:], scans[0])
-
-
-def _tensor(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:
-    assert isinstance(result, Tensor)  # no state was asked for
-    return result
+    """What Mamba does between its projections, (batch, length, 2 · E) to (batch, length, E), with given layers."""
+    one = mamba_direction(xz, conv1d, x_proj, dt_proj, A_log, D)
+    y = selective_scan(
+        one.u, one.delta, one.A, one.B, one.C, one.D, xz.chunk(2, dim=-1)[1], one.delta_bias, delta_softplus=True
+    )
+    assert isinstance(y, Tensor)  # no state was asked for
+    return y

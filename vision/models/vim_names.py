@@ -25,7 +25,7 @@ class VimVariant:
 
     def config(self) -> VimConfig:
         """Return its configuration."""
-        return VimConfig(embed_dim=self.embed_dim, patch_stride=self.stride)
+        return VimConfig(embed_dim=self.embed_dim, patch_stride=None if self.stride == 16 else self.stride)
 
 
 _SUFFIX = "bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2"

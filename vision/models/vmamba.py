@@ -65,6 +65,7 @@ class VMambaBlock(nn.Module):
             config.out_activation,
             routes,
             config.padded,
+            config.channel_attention,
             config.norm_epsilon,
         )
         self.drop_path = DropPath(drop_path)

@@ -54,6 +54,8 @@ class VMambaConfig:
     for each block, as LocalVMamba has them."""
     padded: bool = False
     """Windows that the map does not fill read zeros, as LocalVMamba's do."""
+    channel_attention: bool = False
+    """Weight the channels of each route before they are added, as LocalVMamba does."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLPs divided by the width; 0 is without MLPs."""
     post_norm: bool = False

@@ -13,6 +13,7 @@ from ...core.checkpoint_files import Checkpoint
 from ...core.errors import UserError
 from ...core.pretrained import CheckpointFormat, register_format
 from ...core.shapes import ShapeReader
+from .local_names import LOCAL_VMAMBA_SMALL, LOCAL_VMAMBA_TINY, local_vmamba
 from .ss2d import route_names
 from .vmamba_config import VMambaConfig, vmamba_from_published
 
@@ -106,10 +107,13 @@ class VMambaCheckpoint(CheckpointFormat):
             "stem": "v2" if second else "v1",
             "downsample": _downsample(tensors),
             "position_embedding": "pos_embed" in tensors,
+            "channel_attention": f"{_BLOCK}op.multi_scan.attn.norm.weight" in tensors,
         }
         if rank != -(-dim // 16):
             fields["dt_rank"] = rank
         given = self._given(checkpoint)
+        if fields["channel_attention"] and "routes" not in given:
+            given |= self._local(checkpoint, fields["depths"])
         for name, value in given.items():
             if name in fields and name not in ("num_classes", "downsample") and fields[name] != value:
                 raise UserError(
@@ -123,6 +127,16 @@ class VMambaCheckpoint(CheckpointFormat):
         if named != count:
             raise UserError(f"{checkpoint.path}: its weights are of {count} routes, its configuration names {named}")
         return config
+
+    def _local(self, checkpoint: Checkpoint, depths: tuple[int, ...]) -> dict[str, Any]:
+        """Return what LocalVMamba's weights do not show: the directions, by the depths of the published models."""
+        known = {config.depths: config for config in (local_vmamba(t) for t in (LOCAL_VMAMBA_TINY, LOCAL_VMAMBA_SMALL))}
+        if depths not in known:
+            raise UserError(
+                f"{checkpoint.path}: a LocalVMamba of depths {depths}; its directions are unknown, pass "
+                "config={'routes': [['h', 'v_flip', 'w2', 'w7'], …], 'padded': True}"
+            )
+        return {"routes": known[depths].routes, "padded": True}
 
     def _given(self, checkpoint: Checkpoint) -> dict[str, Any]:
         stated = checkpoint.config

@@ -1,0 +1,1 @@
+"""What ``longscan vision`` does beside training, one module per verb."""

@@ -1,0 +1,11 @@
+"""What image models are trained to do."""
+
+from __future__ import annotations
+
+from .classification import ImageClassification
+from .export import ExportVisionModel
+from .mixing import MixingConfig
+from .pixels import PixelModeling
+from .segmentation import ImageSegmentation
+
+__all__ = ["ExportVisionModel", "ImageClassification", "ImageSegmentation", "MixingConfig", "PixelModeling"]

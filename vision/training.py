@@ -1,0 +1,40 @@
+"""The training verbs of the vision domain."""
+
+from __future__ import annotations
+
+
+def _run(verb: str, argv: list[str]) -> int:
+    from ..core.training.cli import run_training
+    from ..core.training.data import ResumableDataModule
+    from ..core.training.module import TrainingModule
+    from . import tasks  # (so that configurations can name the classes in it)
+    from .data import classification, pixels, segmentation  # noqa: F401  (likewise)
+
+    return run_training(
+        verb,
+        argv,
+        domain="vision",
+        task_base=TrainingModule,
+        data_base=ResumableDataModule,
+        callbacks=[tasks.ExportVisionModel],
+    )
+
+
+def fit(argv: list[str]) -> int:
+    """``longscan vision fit``: train."""
+    return _run("fit", argv)
+
+
+def validate(argv: list[str]) -> int:
+    """``longscan vision validate``: measure on validation data."""
+    return _run("validate", argv)
+
+
+def test(argv: list[str]) -> int:
+    """``longscan vision test``: measure on test data."""
+    return _run("test", argv)
+
+
+def predict(argv: list[str]) -> int:
+    """``longscan vision predict``: write what the task says of images."""
+    return _run("predict", argv)
