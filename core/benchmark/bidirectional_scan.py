@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from ..ops import ScanDirection, selective_scan_bidirectional
 from .contests import Contest, Maker, Options, Step, step
-from .selective_scan import inputs, scan, work
+from .selective_scan import inputs, work
 
 #: (batch, length, dim)
 LARGE = [(128, 197, 384), (8, 6084, 384)]
@@ -17,10 +18,10 @@ SMALL = [(2, 197, 64)]
 _SHARED = ("u", "z")
 
 
-def both_directions(forward: dict[str, Tensor], reverse: dict[str, Tensor]) -> Tensor:
-    """Ours: the sum of the scans of two sets of arguments, the second from the end. An operator that does both at
-    once belongs here."""
-    return scan(forward) + scan(reverse, reverse=True)
+def both_directions(forward: dict[str, Tensor], reverse: dict[str, Tensor], backend: str | None = None) -> Tensor:
+    """Ours: one call for the sum of the scans of two sets of arguments, the second from the end."""
+    left, right = (ScanDirection(*(given[name] for name in ScanDirection._fields)) for given in (forward, reverse))
+    return selective_scan_bidirectional(left, right, forward["z"], True, backend=backend)
 
 
 def _pair(options: Options, shape: tuple[int, int, int], grad: bool, channels_first: bool) -> list[dict[str, Tensor]]:
@@ -32,23 +33,10 @@ def _leaves(pair: list[dict[str, Tensor]]) -> list[Tensor]:
     return [*pair[0].values(), *(tensor for name, tensor in pair[1].items() if name not in _SHARED)]
 
 
-def _ours(options: Options, shape: tuple[int, int, int], backward: bool) -> Maker:
+def _ours(options: Options, shape: tuple[int, int, int], backward: bool, backend: str | None) -> Maker:
     def make() -> Step:
         pair = _pair(options, shape, backward, False)
-        return step(lambda: both_directions(*pair), _leaves(pair), backward)
-
-    return make
-
-
-def _plain(options: Options, shape: tuple[int, int, int], backward: bool) -> Maker:
-    def make() -> Step:
-        pair = _pair(options, shape, backward, False)
-
-        def call() -> Tensor:
-            forward, reverse = pair
-            return scan(forward, backend="torch") + scan(reverse, reverse=True, backend="torch")
-
-        return step(call, _leaves(pair), backward)
+        return step(lambda: both_directions(pair[0], pair[1], backend), _leaves(pair), backward)
 
     return make
 
@@ -77,14 +65,14 @@ def contests(options: Options) -> Iterator[Contest]:
         bytes_moved, exponentials = work(options, *shape)
         shared = 3 * batch * length * dim * options.dtype.itemsize
         for backward in options.passes:
-            peers = {"plain torch": _plain(options, shape, backward)}
+            peers = {"plain torch": _ours(options, shape, backward, "torch")}
             if options.device == "cuda":
                 peers = {"mamba-ssm, flips": _mamba_ssm(options, shape, backward), **peers}
             yield Contest(
                 "bidirectional_scan",
                 {"batch": batch, "length": length, "dim": dim},
                 backward,
-                _ours(options, shape, backward),
+                _ours(options, shape, backward, None),
                 peers,
                 2 * bytes_moved - shared,
                 2 * exponentials,

@@ -11,18 +11,20 @@ from .cauchy import cauchy
 from .linear_scan import linear_scan
 from .long_conv import long_conv
 from .residual_norm import residual_norm
-from .selective_scan import selective_scan
+from .selective_scan import ScanDirection, selective_scan, selective_scan_bidirectional
 from .selective_state_update import selective_state_update
 from .short_conv import short_conv
 from .short_conv_update import short_conv_update
 from .vandermonde import vandermonde, vandermonde_moments
 
 __all__ = [
+    "ScanDirection",
     "cauchy",
     "linear_scan",
     "long_conv",
     "residual_norm",
     "selective_scan",
+    "selective_scan_bidirectional",
     "selective_state_update",
     "short_conv",
     "short_conv_update",

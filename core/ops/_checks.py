@@ -28,11 +28,15 @@ def check_tensor(operator: str, name: str, tensor: Tensor, like: Tensor, kind: s
 
 def check_shape(operator: str, name: str, tensor: Tensor, *allowed: tuple[Sequence[int], str]) -> None:
     """The shape of ``tensor`` is one of ``allowed``, each a (shape, description); -1 stands for any size."""
+    found = tensor.shape
     for shape, _ in allowed:
+        if len(found) != len(shape):
+            continue
         # Comparisons, not membership in a tuple, which the compiler takes to be false for sizes that are symbols.
-        if tensor.ndim == len(shape) and all(
-            want == -1 or want == have for have, want in zip(tensor.shape, shape, strict=True)
-        ):
+        for have, want in zip(found, shape, strict=True):
+            if want != -1 and want != have:
+                break
+        else:
             return
     expected = " or ".join(f"{description} = {_show(shape)}" for shape, description in allowed)
     raise UserError(f"{operator}: {name} has shape {tuple(tensor.shape)}, expected {expected}")

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF005  (kernels know no unpacking)
 # mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 """Kernels whose data layout in registers is chosen by hand: one source, compiled by Gluon or by plain Triton.
 
@@ -11,7 +12,7 @@ four lanes, and a batch of tokens is spread over the same lanes for the elementw
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import triton
@@ -30,9 +31,14 @@ except ImportError:  # an older Triton
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def compile_kernel(function: Callable[..., Any], gluon_too: bool) -> Any:
-    """The kernel of a Python function: for Gluon, which needs layouts, or for plain Triton, which needs None."""
-    return gluon.jit(function) if gluon_too else triton.jit(function)
+def compile_kernel(function: Callable[..., Any], gluon_too: bool, any_value: Sequence[str] = ()) -> Any:
+    """The kernel of a Python function: for Gluon, which needs layouts, or for plain Triton, which needs None.
+
+    It is compiled once for all values of the integers named in ``any_value``, and for others anew where they are 1 or
+    multiples of 16.
+    """
+    compiler = gluon.jit if gluon_too else triton.jit
+    return compiler(function, do_not_specialize=list(any_value))
 
 
 def has_gluon(device_type: str) -> bool:
@@ -101,6 +107,14 @@ def operand_layout(index, warps):
 
 
 @constexpr_function
+def rows_layout(states, tokens, use_gluon):
+    """(tokens, states) of one warp, as they are loaded: every element is in one lane, neighbours together."""
+    if not use_gluon:
+        return None
+    return gl.BlockedLayout([1, max(1, states * tokens // 32)], [tokens, 32 // tokens], [1, 1], [1, 0])
+
+
+@constexpr_function
 def flat_layout(warps):
     """One axis, neighbours in neighbouring threads."""
     return gl.BlockedLayout([1], [32], [warps], [0])
@@ -110,6 +124,21 @@ def flat_layout(warps):
 def memory_layout():
     """Tiles in shared memory."""
     return gl.SwizzledSharedLayout(4, 1, 4, order=[1, 0])
+
+
+@constexpr_function
+def plain_memory_layout():
+    """Rows in shared memory, to be taken one at a time."""
+    return gl.SwizzledSharedLayout(1, 1, 1, order=[1, 0])
+
+
+@triton.jit
+def rows_memory(tokens: tl.constexpr, states: tl.constexpr, other, GLUON: tl.constexpr):
+    """Shared memory for (tokens, states) in float32; ``other`` stands for it where layouts cannot be chosen."""
+    if GLUON:
+        return gl.allocate_shared_memory(tl.float32, [tokens, states], plain_memory_layout())
+    else:
+        return other
 
 
 @triton.jit
@@ -167,6 +196,16 @@ def columns(x, rows: tl.constexpr, count: tl.constexpr, LAYOUT: tl.constexpr):
 
 
 @triton.jit
+def columns_of_two(a, b, rows: tl.constexpr, count: tl.constexpr, WHOLE: tl.constexpr, LAYOUT: tl.constexpr):
+    """:func:`columns` of two tensors that are spread, which are handed to the lanes of ``WHOLE`` together."""
+    both = columns(arrange(tl.reshape(tl.join(a, b), (rows, 2 * count)), WHOLE), rows, 2 * count, LAYOUT)
+    first, second = (), ()
+    for j in tl.static_range(count):
+        first, second = first + (both[2 * j],), second + (both[2 * j + 1],)
+    return first, second
+
+
+@triton.jit
 def own_sum(x, rows: tl.constexpr, states: tl.constexpr):
     """Sum a tile (rows, states) over the states of each thread: (rows, 4), one column for each of four lanes."""
     return tl.sum(tl.reshape(x, (rows, 4, states // 4)), axis=2)
@@ -176,6 +215,17 @@ def own_sum(x, rows: tl.constexpr, states: tl.constexpr):
 def sum_lanes(parts, first: tl.constexpr, count: tl.constexpr, rows: tl.constexpr, LAYOUT: tl.constexpr):
     """Finish the sums of a tuple of :func:`own_sum`, all at once, as the columns of (rows, count)."""
     return arrange(tl.sum(_stack(parts, first, count, rows), axis=1), LAYOUT)
+
+
+@triton.jit
+def sum_lanes_of_two(a, b, count: tl.constexpr, rows: tl.constexpr, LAYOUT_OF_TWO: tl.constexpr, LAYOUT: tl.constexpr):
+    """:func:`sum_lanes` of two tuples, through shared memory together."""
+    parts = ()
+    for j in tl.static_range(count):
+        parts = parts + (a[j], b[j])
+    both = tl.reshape(sum_lanes(parts, 0, 2 * count, rows, LAYOUT_OF_TWO), (rows, count, 2))
+    first, second = tl.split(both)
+    return arrange(first, LAYOUT), arrange(second, LAYOUT)
 
 
 @triton.jit

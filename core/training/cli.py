@@ -51,7 +51,8 @@ def run_training(
         prediction_writer: makes the callback that writes predictions to a path; by default the table of the task.
 
     Returns:
-        0; 2 after a mistake of the user, which is told in one line on standard error; 130 after Ctrl-C.
+        0; 2 after a mistake of the user, which is told in one line on standard error; 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     if verb not in VERBS:
         raise ValueError(f"verb must be one of {', '.join(VERBS)}, got {verb!r}")
@@ -97,6 +98,11 @@ def _status(exit: SystemExit) -> int:
     if isinstance(exit.__context__, KeyboardInterrupt):  # Lightning ends with status 1 then
         print("longscan: interrupted", file=sys.stderr)
         return 130
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    if isinstance(exit, SIGTERMException):  # without a code, which would mean success
+        print("longscan: terminated", file=sys.stderr)
+        return 143
     if code is None or isinstance(code, int):
         return code or 0
     print(code, file=sys.stderr)

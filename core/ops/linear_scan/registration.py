@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._operators import pack, pack_fake, register, register_backward, unpack
+from .._operators import call, pack, pack_fake, register, register_backward, register_derivative, unpack
 from . import chunked, cpu
 from .arguments import Arguments
 
@@ -89,13 +89,13 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None) -
     a, x, initial_state, cu_seqlens, y = ctx.saved_tensors
     if grad_y is None:
         grad_y = torch.zeros_like(y)
-    gradients = _scan_backward(a, x, initial_state, cu_seqlens, *ctx.options, y, grad_y, grad_final)
+    gradients = call(_scan_backward, a, x, initial_state, cu_seqlens, *ctx.options, y, grad_y, grad_final)
     return (*unpack(gradients, (a, x, initial_state)), None, None, None)
 
 
-torch.library.register_autograd("longscan::linear_scan", _differentiate, setup_context=_setup_context)
+register_derivative(_scan, _differentiate, _setup_context)
 
 
 def run(backend: str, arguments: Arguments) -> tuple[Tensor, Tensor]:
     """The states and the final states."""
-    return _scan(*arguments, backend)
+    return call(_scan, *arguments, backend)

@@ -14,11 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from .._packing import sequence_offsets
-from .._triton import multiprocessors
+from .._triton import ceil_div, multiprocessors, power_of_two
 from .arguments import Arguments
 from .triton_kernels import scan
 
@@ -83,17 +82,17 @@ def _plan(task: _Task, complex_valued: bool, whole: bool = False) -> _Plan:
     a, x = task.a, task.x
     batch, length, dim = x.shape
     count = multiprocessors(x.device.index or 0)
-    channels = min(_CHANNELS, triton.next_power_of_2(dim))
+    channels = min(_CHANNELS, power_of_two(dim))
     heavy = complex_valued or task.marks is not None or task.states is not None
-    tokens = min(_TOKENS // 2 if heavy else _TOKENS, triton.next_power_of_2(length))
-    programs = batch * triton.cdiv(dim, channels)
+    tokens = min(_TOKENS // 2 if heavy else _TOKENS, power_of_two(length))
+    programs = batch * ceil_div(dim, channels)
     chunk = length
     if not whole and programs < count and length >= 2 * _SHORTEST_CHUNK:
-        chunk = max(_SHORTEST_CHUNK, triton.cdiv(length * programs, _CHUNKED_PROGRAMS * count))
-        chunk = triton.cdiv(chunk, _SHORTEST_CHUNK) * _SHORTEST_CHUNK
-    chunks = triton.cdiv(length, chunk)
-    rows = triton.next_power_of_2(triton.cdiv(_WARPS * count, 2 * programs * chunks))
-    rows = max(1, min(rows, _TILE // channels, triton.next_power_of_2(triton.cdiv(chunk, tokens))))
+        chunk = max(_SHORTEST_CHUNK, ceil_div(length * programs, _CHUNKED_PROGRAMS * count))
+        chunk = ceil_div(chunk, _SHORTEST_CHUNK) * _SHORTEST_CHUNK
+    chunks = ceil_div(length, chunk)
+    rows = power_of_two(ceil_div(_WARPS * count, 2 * programs * chunks))
+    rows = max(1, min(rows, _TILE // channels, power_of_two(ceil_div(chunk, tokens))))
     if rows == 1 and channels == _CHANNELS and dim % (2 * channels) == 0 and _aligned(a) and _aligned(x):
         channels *= 2
     return _Plan(channels, tokens, rows, chunk, chunks, max(1, rows * min(channels, _CHANNELS) // 32))
@@ -132,7 +131,7 @@ def _launch(
     """One pass of the kernel; with ``products`` it gives the chunks' products and last states."""
     a, x, initial, marks, reverse, states = task
     batch, length, dim = x.shape
-    channel_blocks = triton.cdiv(dim, plan.channels)
+    channel_blocks = ceil_div(dim, plan.channels)
     given = (initial, carried, states)
     # A tensor that is not read stands in for those that are not given.
     optional = [_bits(leaving if tensor is None else tensor) for tensor in given]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._operators import needs_gradient, pack_fake, register, register_backward
+from .._operators import call, needs_gradient, pack_fake, register, register_backward, register_derivative
 from . import plain
 from .arguments import Arguments
 
@@ -82,7 +82,7 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_stream: Tensor | None) 
         grad_y = torch.zeros_like(stream, dtype=ctx.dtype)
     # Without a residual the second output is empty, and so is its gradient.
     grad_stream = grad_stream if ctx.has_residual else None
-    gradients = iter(_norm_backward(stream, gate, weight, bias, *ctx.options, grad_y, grad_stream))
+    gradients = iter(call(_norm_backward, stream, gate, weight, bias, *ctx.options, grad_y, grad_stream))
     grad_x = next(gradients)
     *_, x_dtype, residual_dtype = ctx.options
     grad_residual = grad_x if x_dtype == residual_dtype else next(gradients)
@@ -90,7 +90,7 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_stream: Tensor | None) 
     return (grad_x, grad_residual if ctx.has_residual else None, *others, None, None, None, None, None)
 
 
-torch.library.register_autograd("longscan::residual_norm", _differentiate, setup_context=_setup_context)
+register_derivative(_norm, _differentiate, _setup_context)
 
 #: Channels beyond which one row no longer fits the registers of a program.
 WIDEST = 16384
@@ -101,5 +101,5 @@ def run(arguments: Arguments, keep: bool) -> tuple[Tensor, Tensor]:
     tensors = [tensor for tensor in arguments.differentiable if tensor is not None]
     if arguments.x.shape[-1] > WIDEST or any(tensor.dtype == torch.float64 for tensor in tensors):
         return plain.run(arguments)
-    y, stream = _norm(*arguments, keep or needs_gradient(*tensors))
+    y, stream = call(_norm, *arguments, keep or needs_gradient(*tensors))
     return y, arguments.x if arguments.residual is None else stream

@@ -2,8 +2,8 @@
 """The residual norm in Triton: a program holds a few whole rows, so that every number is read and written once.
 
 The backward pass computes the statistics again instead of storing them. Its programs go over the rows with a fixed
-stride and keep their share of the gradients of weight and bias in registers; the shares are added by one sum over the
-programs, in an order that does not vary from run to run.
+stride and keep their share of the gradients of weight and bias in registers; a second kernel adds
+the shares of all programs, in an order that does not vary from run to run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._triton import multiprocessors
+from .._triton import add_shares, ceil_div, multiprocessors, power_of_two
 from .arguments import Arguments
 
 _ELEMENTS = 2048  # of a program's tile of rows and channels, unless a row is longer
@@ -61,7 +61,7 @@ def _forward(
 
 @triton.jit
 def _backward(
-    stream, gate, weight, bias, grad_y, grad_stream, grad_x, grad_residual, grad_gate, grad_weight, grad_bias,
+    stream, gate, weight, bias, grad_y, grad_stream, grad_x, grad_residual, grad_gate, shares,
     rows, dim, stream_row, gate_row, grad_y_row, grad_stream_row, eps,
     ROWS: tl.constexpr, WIDTH: tl.constexpr, LAYER: tl.constexpr, HAS_GATE: tl.constexpr, NORM_FIRST: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_GRAD_STREAM: tl.constexpr, TWO_DTYPES: tl.constexpr,
@@ -113,15 +113,15 @@ def _backward(
         tl.store(grad_x + row * dim + channel, grad.to(grad_x.dtype.element_ty), here)
         if TWO_DTYPES:
             tl.store(grad_residual + row * dim + channel, grad.to(grad_residual.dtype.element_ty), here)
-    place = program.to(tl.int64) * dim + channel
-    tl.store(grad_weight + place, tl.sum(weight_sum, 0), in_row)
+    place = shares + program.to(tl.int64) * 2 * dim + channel
+    tl.store(place, tl.sum(weight_sum, 0), in_row)
     if HAS_BIAS:
-        tl.store(grad_bias + place, tl.sum(bias_sum, 0), in_row)
+        tl.store(place + dim, tl.sum(bias_sum, 0), in_row)
 
 
 def _tile(dim: int) -> tuple[int, int, int]:
     """Rows, channels (a power of two) and warps of a program."""
-    width = triton.next_power_of_2(dim)
+    width = power_of_two(dim)
     rows = min(64, max(1, _ELEMENTS // width))
     return rows, width, min(16, max(1, rows * width // 512))
 
@@ -146,7 +146,7 @@ def forward(arguments: Arguments, keep: bool) -> tuple[Tensor, Tensor]:
     flat = _rows(x, x)
     others = [_rows(tensor, flat) for tensor in (residual, gate)]
     rows, width, warps = _tile(dim)
-    _forward[(triton.cdiv(len(flat), rows),)](
+    _forward[(ceil_div(len(flat), rows),)](
         flat, *others, weight.contiguous(), weight if bias is None else bias.contiguous(), y, stream,
         len(flat), dim, flat.stride(0), others[0].stride(0), others[1].stride(0), eps,
         ROWS=rows, WIDTH=width, LAYER=layer, HAS_RESIDUAL=residual is not None, HAS_GATE=gate is not None,
@@ -172,20 +172,17 @@ def backward(
     grad_gate = None if gate is None else torch.empty_like(gate, memory_format=torch.contiguous_format)
     flat = _rows(stream, stream)
     rows, width, warps = _tile(dim)
-    programs = min(triton.cdiv(len(flat), rows), multiprocessors(stream.device.index or 0) * max(1, 12 // warps))
-    shares = stream.new_empty(2 if bias is not None else 1, programs, dim, dtype=torch.float32)
-    if stream.numel():
+    programs = min(ceil_div(len(flat), rows), multiprocessors(stream.device.index or 0) * max(1, 12 // warps))
+    shares = torch.empty((programs, 2, dim), dtype=torch.float32, device=stream.device)
+    if programs:
         gates, grad_ys, grad_streams = (_rows(tensor, flat) for tensor in (gate, grad_y, grad_stream))
         _backward[(programs,)](
             flat, gates, weight.contiguous(), weight if bias is None else bias.contiguous(), grad_ys, grad_streams,
-            grads[0], grads[-1], flat if grad_gate is None else grad_gate, shares[0], shares[-1],
+            grads[0], grads[-1], flat if grad_gate is None else grad_gate, shares,
             len(flat), dim, flat.stride(0), gates.stride(0), grad_ys.stride(0), grad_streams.stride(0), eps,
             ROWS=rows, WIDTH=width, LAYER=layer, HAS_GATE=gate is not None, NORM_FIRST=norm_before_gate,
             HAS_BIAS=bias is not None, HAS_GRAD_STREAM=grad_stream is not None, TWO_DTYPES=len(grads) > 1,
             num_warps=warps,
         )  # fmt: skip
-    sums = shares.sum(1)
-    vectors = [sums[i].to(tensor.dtype) for i, tensor in enumerate((weight, bias)) if tensor is not None]
-    # Views of one tensor must not leave an operator; a conversion has made copies already.
-    vectors = [v.clone() if v.dtype == torch.float32 else v for v in vectors]
-    return [*grads, *([] if grad_gate is None else [grad_gate]), *vectors]
+    vectors = add_shares(shares, weight, bias)
+    return [*grads, *(tensor for tensor in (grad_gate, *vectors) if tensor is not None)]

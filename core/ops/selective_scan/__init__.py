@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from torch import Tensor
 
-from ...errors import UserError
-from .._checks import check_cu_seqlens, check_ranks, check_shape, check_tensor
 from .._dispatch import choose
-from . import mamba_ssm, reference, registration
-from .arguments import Arguments
+from .arguments import Arguments, check
+from .backends import BACKENDS
+from .bidirectional import ScanDirection, selective_scan_bidirectional
 
-#: The backends by name: each takes the checked arguments and returns y and the final states.
-BACKENDS: dict[str, Callable[[Arguments], tuple[Tensor, Tensor]]] = {
-    "reference": reference.run,
-    "cpu": partial(registration.run, "cpu"),
-    "torch": partial(registration.run, "torch"),
-    "triton": partial(registration.run, "triton"),
-    "mamba_ssm": mamba_ssm.run,
-}
+__all__ = ["BACKENDS", "ScanDirection", "selective_scan", "selective_scan_bidirectional"]
 
 
 def selective_scan(
@@ -66,9 +55,9 @@ def selective_scan(
         reverse: scan from the last token to the first, each sequence by itself. The initial state then enters at the
             last token, and the final state is the one after the first token.
         backend: "reference", "cpu", "torch", "triton" or "mamba_ssm"; by default LONGSCAN_BACKEND, else what suits the
-            device. On a GPU "triton" leaves float64, complex A and, with gradients, more than 64 states to "torch".
-            Its gradients are the same bits in every run; with inputs of 16 bits those of B and C are sums of shares
-            of 16 channels each, rounded to the dtype of u.
+            device. On a GPU "triton" leaves float64 and complex A to "torch". Its gradients are the same bits in every
+            run; with inputs of 16 bits those of B and C are sums of shares of 64 channels each, rounded to the dtype
+            of u, and states that it keeps for the backward pass are in bfloat16.
 
     Returns:
         out (batch, length, dim); with ``return_final_state`` also the states (batch or num_sequences, dim, state) in
@@ -84,43 +73,3 @@ def selective_scan(
     check(arguments)
     y, final_state = run(arguments)
     return (y, final_state) if return_final_state else y
-
-
-def check(arguments: Arguments) -> None:
-    """Raise ``UserError`` unless shapes, dtypes and devices fit together."""
-    name = "selective_scan"
-    u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, _, _ = arguments
-    check_ranks(name, "u", u, 3, "(batch, length, dim)")
-    batch, length, dim = u.shape
-    check_tensor(name, "u", u, u)
-    check_ranks(name, "A", A, 2, "(dim, state)")
-    check_tensor(name, "A", A, u, "floating or complex")
-    check_shape(name, "A", A, ((dim, -1), "(dim, state)"))
-    state = A.shape[1]
-    for label, tensor in (("delta", delta), ("z", z)):
-        if tensor is not None:
-            check_tensor(name, label, tensor, u)
-            check_shape(name, label, tensor, ((batch, length, dim), "(batch, length, dim)"))
-    for label, matrix in (("B", B), ("C", C)):
-        check_tensor(name, label, matrix, u, "floating or complex" if A.is_complex() else "floating")
-        check_shape(
-            name,
-            label,
-            matrix,
-            ((batch, length, -1, state), "(batch, length, groups, state)"),
-            ((batch, length, state), "(batch, length, state)"),
-            ((dim, state), "(dim, state)"),
-        )
-        if matrix.ndim == 4 and (matrix.shape[2] == 0 or dim % matrix.shape[2]):
-            raise UserError(f"{name}: {label} has {matrix.shape[2]} groups, expected a divisor of dim {dim}")
-    if B.ndim == C.ndim == 4 and B.shape[2] != C.shape[2] and 1 not in (B.shape[2], C.shape[2]):
-        raise UserError(f"{name}: B has {B.shape[2]} groups and C {C.shape[2]}, expected the same number, or 1")
-    for label, tensor in (("D", D), ("delta_bias", delta_bias)):
-        if tensor is not None:
-            check_tensor(name, label, tensor, u)
-            check_shape(name, label, tensor, ((dim,), "(dim,)"))
-    sequences = check_cu_seqlens(name, cu_seqlens, u)
-    if initial_state is not None:
-        check_tensor(name, "initial_state", initial_state, u, "floating or complex" if A.is_complex() else "floating")
-        leading = "batch" if cu_seqlens is None else "num_sequences"
-        check_shape(name, "initial_state", initial_state, ((sequences, dim, state), f"({leading}, dim, state)"))

@@ -31,6 +31,12 @@ def entries_shape(arguments: Arguments) -> tuple[int, ...]:
     return (length // _block_length(arguments) + 2, batch, dim, arguments.A.shape[1])
 
 
+def entries_dtype(arguments: Arguments) -> torch.dtype:
+    """That of the states."""
+    real = accumulation_dtype(arguments.u.dtype)
+    return complex_dtype(real) if arguments.A.is_complex() else real
+
+
 def _block_length(arguments: Arguments) -> int:
     batch, _, dim = arguments.u.shape
     per_token = batch * dim * arguments.A.shape[1] * (2 if arguments.A.is_complex() else 1)
@@ -45,7 +51,7 @@ class _Scan:
         self.arguments = arguments
         u, A = arguments.u, arguments.A
         self.real = accumulation_dtype(u.dtype)
-        self.dtype = complex_dtype(self.real) if A.is_complex() else self.real
+        self.dtype = entries_dtype(arguments)
         self.batch, self.length, self.dim = u.shape
         self.groups = arguments.groups
         self.state = A.shape[1]

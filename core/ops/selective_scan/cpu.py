@@ -26,6 +26,11 @@ def entries_shape(arguments: Arguments) -> tuple[int, ...]:
     return (chunks, arguments.A.shape[1], dim)
 
 
+def entries_dtype(arguments: Arguments) -> torch.dtype:
+    """That of the states."""
+    return accumulation_dtype(arguments.u.dtype)
+
+
 class _Prepared(NamedTuple):
     """The arguments as the kernels take them: arrays of one dtype, tokens in one axis, channels last."""
 

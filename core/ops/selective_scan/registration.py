@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from .._dtypes import accumulation_dtype, complex_dtype
-from .._operators import needs_gradient, pack, pack_fake, register, register_backward, unpack
+from .._operators import call, needs_gradient, pack, pack_fake, register, register_backward, register_derivative, unpack
 from . import chunked, cpu
 from .arguments import Arguments
 
 
-def _kernels(backend: str, u: Tensor, A: Tensor) -> ModuleType:
-    """What computes a backend: a module with ``forward``, ``backward`` and ``entries_shape``."""
+def kernels_of(backend: str, u: Tensor, A: Tensor) -> ModuleType:
+    """What computes a backend: a module with ``forward``, ``backward``, ``entries_shape`` and ``entries_dtype``."""
     if backend == "torch" or A.is_complex():  # compiled kernels are for real A
         return chunked
     if backend == "cpu":
@@ -44,7 +44,7 @@ def _forward(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     arguments = Arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, delta_softplus, reverse)
-    return _kernels(backend, u, A).forward(arguments, save)
+    return kernels_of(backend, u, A).forward(arguments, save)
 
 
 def _forward_fake(u: Tensor, delta: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,11 +52,12 @@ def _forward_fake(u: Tensor, delta: Tensor, A: Tensor, *rest: Any) -> tuple[Tens
     arguments = Arguments(u, delta, A, *others)
     real = accumulation_dtype(u.dtype)
     dtype = complex_dtype(real) if A.is_complex() else real
-    shape = _kernels(backend, u, A).entries_shape(arguments)
+    kernels = kernels_of(backend, u, A)
+    shape = kernels.entries_shape(arguments)
     return (
         u.new_empty(u.shape),
         u.new_empty((arguments.sequences, *A.shape), dtype=dtype),
-        u.new_empty(shape if save else (0, *shape[1:]), dtype=dtype),
+        u.new_empty(shape if save else (0, *shape[1:]), dtype=kernels.entries_dtype(arguments)),
     )
 
 
@@ -79,7 +80,7 @@ def _backward(
     grad_final: Tensor | None,
 ) -> list[Tensor]:
     arguments = Arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens, delta_softplus, reverse)
-    gradients = _kernels(backend, u, A).backward(arguments, entries, grad_y, grad_final)
+    gradients = kernels_of(backend, u, A).backward(arguments, entries, grad_y, grad_final)
     return pack(gradients, arguments.differentiable)
 
 
@@ -100,15 +101,15 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None, _
     *tensors, entries = ctx.saved_tensors
     if grad_y is None:
         grad_y = torch.zeros_like(tensors[0])
-    gradients = _scan_backward(*tensors, *ctx.options, entries, grad_y, grad_final)
+    gradients = call(_scan_backward, *tensors, *ctx.options, entries, grad_y, grad_final)
     return (*unpack(gradients, tensors[:9]), None, None, None, None, None)
 
 
-torch.library.register_autograd("longscan::selective_scan", _differentiate, setup_context=_setup_context)
+register_derivative(_scan, _differentiate, _setup_context)
 
 
 def run(backend: str, arguments: Arguments) -> tuple[Tensor, Tensor]:
     """y and the final states."""
     save = needs_gradient(*arguments.differentiable)
-    y, final, _ = _scan(*arguments, backend, save)
+    y, final, _ = call(_scan, *arguments, backend, save)
     return y, final

@@ -2,10 +2,11 @@
 # mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 """The forward pass of the selective scan as a kernel.
 
-A program walks along one sequence, or one chunk of it, with the states of a block of channels in registers. It takes
-batches of tokens: the elementwise part (step sizes, gates) is spread over the lanes, every (channel, token) once; its
-results are then handed to all four lanes of a channel, which advance a quarter of the states each. While one batch is
-computed, the inputs of the next are on their way.
+A program is a warp. It walks along one sequence, or one chunk of it, with the states of a block of channels in
+registers, and takes batches of tokens: the elementwise part (step sizes, gates) is spread over the lanes, every
+(channel, token) once; its results are then handed to all four lanes of a channel, which advance a quarter of the states
+each. B and C, which all channels need, are converted once and handed on through shared memory: neither registers nor
+instructions would suffice for every lane to load them. Three batches are in the works at a time, see ``_walk``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import triton.language as tl
 
 from .._gluon import (
     arange,
-    arrange,
-    columns,
     own_sum,
     read,
+    rows_layout,
+    rows_memory,
     sigmoid,
     slice_of,
     spread_layout,
@@ -27,161 +28,77 @@ from .._gluon import (
     whole_layout,
     zeros,
 )  # fmt: skip
-from .._triton import LOG2_E, softplus
-
-
-@triton.jit
-def find_chunk(
-    cu_seqlens, length, chunk, chunks, part_offset, group_size, group_blocks, channel_blocks,
-    CHANNELS: tl.constexpr, PACKED: tl.constexpr, REVERSE: tl.constexpr,
-):  # fmt: skip
-    """What a program works on.
-
-    Returns its block of channels, their group, the first channel and the end of the group; the sequence, the part of
-    it, the row of the batch, the offset of the sequence; and the first token and the number of steps: step s of the
-    chunk is the token ``first`` + s, or - s in reverse.
-    """
-    program = tl.program_id(0)
-    block, row = program % channel_blocks, program // channel_blocks
-    group = block // group_blocks
-    channel = group * group_size + block % group_blocks * CHANNELS
-    sequence, part = (row // chunks).to(tl.int64), row % chunks + part_offset
-    before = tl.cast(part, tl.int64) * chunk
-    if PACKED:
-        begin = tl.load(cu_seqlens + sequence).to(tl.int64)
-        tokens = tl.load(cu_seqlens + sequence + 1).to(tl.int64) - begin
-        batch = 0 * sequence
-    else:
-        begin, tokens, batch = 0 * sequence, length + 0 * sequence, sequence
-    first = begin + before
-    if REVERSE:
-        first = begin + tokens - 1 - before
-    steps = tl.minimum(tokens - before, chunk).to(tl.int32)
-    return block, group, channel, (group + 1) * group_size, sequence, part, batch, begin, first, steps
-
-
-@triton.jit
-def load_rows(
-    matrix, constant, n, start, steps,
-    STRIDE: tl.constexpr, WAY: tl.constexpr, TOKENS: tl.constexpr, STATES: tl.constexpr, EVEN: tl.constexpr,
-    CONSTANT: tl.constexpr, LAST: tl.constexpr,
-):  # fmt: skip
-    """B or C at ``TOKENS`` tokens, each (states,); where it is constant in time the tile (channels, states)."""
-    rows = ()
-    origin = matrix + tl.cast(start, tl.int64) * (WAY * STRIDE)
-    for j in tl.static_range(TOKENS):
-        if CONSTANT:
-            rows = rows + (constant,)
-        else:
-            if LAST:
-                offset = tl.minimum(steps - 1 - start, j) * (WAY * STRIDE)
-            else:
-                offset = WAY * STRIDE * j
-            rows = rows + (read(origin, offset + n, n < STATES, not EVEN),)
-    return rows
-
-
-@triton.jit
-def as_tile(row, CONSTANT: tl.constexpr):
-    """An element of :func:`load_rows` in float32, to be broadcast over channels."""
-    if CONSTANT:
-        return row.to(tl.float32)
-    else:
-        return row.to(tl.float32)[None, :]
-
-
-@triton.jit
-def load_inputs(
-    u, delta, z, start, steps, token, channel, limit,
-    U: tl.constexpr, DELTA: tl.constexpr, Z: tl.constexpr, WAY: tl.constexpr, EVEN: tl.constexpr,
-    HAS_Z: tl.constexpr, LAST: tl.constexpr,
-):  # fmt: skip
-    """u, delta and z of a batch, each (channels, tokens) as it lies in memory."""
-    step = tl.cast(start, tl.int64) * WAY
-    t = WAY * token
-    mask = (start + token < steps) & (channel < limit)
-    if EVEN:
-        mask = start + token < steps
-    u_batch = read(u + step * U, t * U + channel, mask, LAST or not EVEN)
-    delta_batch = read(delta + step * DELTA, t * DELTA + channel, mask, LAST or not EVEN)
-    z_batch = u_batch
-    if HAS_Z:
-        z_batch = read(z + step * Z, t * Z + channel, mask, LAST or not EVEN)
-    return u_batch, delta_batch, z_batch
-
-
-@triton.jit
-def step_sizes(delta_batch, bias, valid, SOFTPLUS: tl.constexpr, LAST: tl.constexpr):
-    """dt of a batch; 0, which leaves a state as it is, beyond the end."""
-    dt = delta_batch.to(tl.float32) + bias
-    if SOFTPLUS:
-        dt = softplus(dt)
-    if LAST:
-        dt = tl.where(valid, dt, 0.0)
-    return dt
+from .._triton import LOG2_E
+from .triton_inputs import fetch_rows, find_chunk, first_segment, load_inputs, prepare, row_of, spread_rows
 
 
 @triton.jit
 def _advance(
-    h, inputs, B_rows, C_rows, y, start, steps, token, channel, limit, rate, bias, skip,
-    Y: tl.constexpr, WAY: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, EVEN: tl.constexpr,
-    B_CONSTANT: tl.constexpr, C_CONSTANT: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
-    SOFTPLUS: tl.constexpr, LAST: tl.constexpr, STATES: tl.constexpr, SPREAD: tl.constexpr, WHOLE: tl.constexpr,
-    TILE_CHANNELS: tl.constexpr,
+    h, dt, dt_u, B_rows, C_rows, B_tile, C_tile, rate,
+    FROM: tl.constexpr, TO: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr, B_CONSTANT: tl.constexpr,
+    C_CONSTANT: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """The states after a batch of tokens; stores its y."""
-    valid = start + token < steps
-    u_batch = inputs[0].to(tl.float32)
-    dt_batch = step_sizes(inputs[1], bias, valid, SOFTPLUS, LAST)
-    dt = columns(arrange(dt_batch, WHOLE), CHANNELS, TOKENS, TILE_CHANNELS)
-    dt_u = columns(arrange(dt_batch * u_batch, WHOLE), CHANNELS, TOKENS, TILE_CHANNELS)
+    """The states after some tokens of a batch, and their sums over states, still to be finished."""
     sums = ()
-    for j in tl.static_range(TOKENS):
-        B_t, C_t = as_tile(B_rows[j], B_CONSTANT), as_tile(C_rows[j], C_CONSTANT)
+    for j in tl.static_range(FROM, TO):
+        B_t, C_t = row_of(B_rows, B_tile, j, B_CONSTANT, TILE), row_of(C_rows, C_tile, j, C_CONSTANT, TILE)
         h = tl.fma(tl.exp2(dt[j][:, None] * rate), h, dt_u[j][:, None] * B_t)
         sums = sums + (own_sum(h * C_t, CHANNELS, STATES),)
+    return h, sums
+
+
+@triton.jit
+def _finish(
+    sums, inputs, y, start, steps, token, channel, limit, skip,
+    Y: tl.constexpr, WAY: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, EVEN: tl.constexpr,
+    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, ADD: tl.constexpr, LAST: tl.constexpr, SPREAD: tl.constexpr,
+):  # fmt: skip
+    """Store y of a batch; nothing for a batch before the first."""
     out = sum_lanes(sums, 0, TOKENS, CHANNELS, SPREAD)
     if HAS_D:
-        out += u_batch * skip
+        out += inputs[0].to(tl.float32) * skip
+    if ADD:
+        out += inputs[3].to(tl.float32)
     if HAS_Z:
         gate = inputs[2].to(tl.float32)
         out *= gate * sigmoid(gate, SPREAD)
+    mask = (start + token >= 0) & (channel < limit)
+    if EVEN:
+        mask = start + token >= 0
+    if LAST:
+        mask = mask & (start + token < steps)
     place = (y + tl.cast(start, tl.int64) * (WAY * Y)) + (WAY * token * Y + channel)
-    if EVEN and not LAST:
-        tl.store(place, out.to(y.dtype.element_ty))
-    else:
-        tl.store(place, out.to(y.dtype.element_ty), valid & (channel < limit))
-    return h
+    tl.store(place, out.to(y.dtype.element_ty), mask)
 
 
-def scan(
-    u, delta, A, B, C, D, z, delta_bias, entering, cu_seqlens, y, leaving, entries,
-    length, dim, chunk, chunks, channel_blocks, group_size, group_blocks, segments,
-    u_batch, delta_batch, z_batch, B_batch, B_group, C_batch, C_group,
-    U: tl.constexpr, DELTA: tl.constexpr, Z: tl.constexpr, B_TOKEN: tl.constexpr, C_TOKEN: tl.constexpr,
-    Y: tl.constexpr,
+@triton.jit
+def _walk(
+    tensors, z, y, cu_seqlens, memory, group, origin, sequence, part, slot, length, dim, chunk, chunks,
+    pad, group_size, segments, strides, z_batch,
+    STRIDES: tl.constexpr, WHICH: tl.constexpr, Z: tl.constexpr, Y: tl.constexpr,
     STATE: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, EVEN: tl.constexpr,
     B_CONSTANT: tl.constexpr, C_CONSTANT: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_ENTERING: tl.constexpr, SOFTPLUS: tl.constexpr, PACKED: tl.constexpr,
-    REVERSE: tl.constexpr, SAVE: tl.constexpr, SEGMENT: tl.constexpr,
+    REVERSE: tl.constexpr, SAVE: tl.constexpr, SEGMENT: tl.constexpr, ADD: tl.constexpr,
     WARPS: tl.constexpr, GLUON: tl.constexpr,
 ):  # fmt: skip
-    """y and the last states; with ``SAVE`` the states before every segment too.
-
-    Token strides are compile-time constants (a model has few), so that addresses within a batch cost nothing.
-    """
+    """Scan one chunk in one direction; with ``ADD`` y already holds the other direction."""
     TILE: tl.constexpr = tile_layout(STATES, WARPS, GLUON)
     TILE_STATES: tl.constexpr = slice_of(TILE, 0)
     TILE_CHANNELS: tl.constexpr = slice_of(TILE, 1)
     SPREAD: tl.constexpr = spread_layout(STATES, TOKENS, WARPS, GLUON)
     SPREAD_TOKENS: tl.constexpr = slice_of(SPREAD, 0)
     SPREAD_CHANNELS: tl.constexpr = slice_of(SPREAD, 1)
-    WHOLE: tl.constexpr = whole_layout(STATES, TOKENS, WARPS, GLUON)
-    _, group, origin, limit, sequence, part, batch, begin, first, steps = find_chunk(
-        cu_seqlens, length, chunk, chunks, 0, group_size, group_blocks, channel_blocks, CHANNELS, PACKED, REVERSE
-    )
+    WHOLE: tl.constexpr = whole_layout(STATES, 2 * TOKENS, WARPS, GLUON)
     WAY: tl.constexpr = -1 if REVERSE else 1
-    row = sequence * chunks + part
+    U: tl.constexpr = STRIDES[WHICH][0]
+    DELTA: tl.constexpr = STRIDES[WHICH][1]
+    B_TOKEN: tl.constexpr = STRIDES[WHICH][2]
+    C_TOKEN: tl.constexpr = STRIDES[WHICH][3]
+    u, delta, A, B, C, D, delta_bias, entering, leaving, entries = tensors
+    u_batch, delta_batch, B_batch, B_group, C_batch, C_group = strides
+    batch, begin, first, steps = find_chunk(cu_seqlens, sequence, part, length, chunk, pad, PACKED, REVERSE)
+    limit = (group + 1) * group_size
     n = arange(STATES, TILE_STATES)
     c = (origin + arange(CHANNELS, TILE_CHANNELS))[:, None]
     tile = c * STATE + n[None, :]
@@ -189,7 +106,7 @@ def scan(
     rate = read(A, tile, inside, not EVEN).to(tl.float32) * LOG2_E
     h = zeros(CHANNELS, STATES, TILE)
     if HAS_ENTERING:
-        h = read(entering + row * dim * STATE, tile, inside, not EVEN).to(tl.float32)
+        h = read(entering + (sequence * chunks + part) * dim * STATE, tile, inside, not EVEN).to(tl.float32)
     token = arange(TOKENS, SPREAD_TOKENS)[None, :]
     channel = origin + arange(CHANNELS, SPREAD_CHANNELS)
     bias, skip = 0.0, 0.0
@@ -209,51 +126,137 @@ def scan(
     delta += batch * delta_batch + first * DELTA
     z += batch * z_batch + first * Z
     y += (batch * length + first) * Y
-    if PACKED:
-        segment = begin // SEGMENT + sequence
-    else:
-        segment = sequence * segments
-    entries += (segment + tl.cast(part, tl.int64) * (chunk // SEGMENT)) * dim * STATE
+    entries += first_segment(sequence, slot, begin, chunk, segments, SEGMENT, PACKED) * dim * STATE
 
-    # Batches in pairs, so that inputs arrive where they are used and need not be moved.
-    pairs = steps // (2 * TOKENS) * (2 * TOKENS)
-    if pairs > 0:
+    ROWS: tl.constexpr = rows_layout(STATES, TOKENS, GLUON)
+    row_token, row_state = n, n
+    if GLUON:
+        row_token = arange(TOKENS, slice_of(ROWS, 1))[:, None]
+        row_state = arange(STATES, slice_of(ROWS, 0))[None, :]
+
+    full = steps // TOKENS * TOKENS
+    if full > 0:
+        # A batch is prepared while the one before it advances, whose predecessor is finished at the same time: a
+        # warp has few neighbours to hide its waiting. Inputs are loaded two batches ahead, B and C one.
         zero = 0 * steps
-        even = load_inputs(u, delta, z, zero, steps, token, channel, limit, U, DELTA, Z, WAY, EVEN, HAS_Z, False)
-        B_even = load_rows(B, B_tile, n, zero, steps, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, False)
-        C_even = load_rows(C, C_tile, n, zero, steps, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, False)
-        for start in range(0, pairs, 2 * TOKENS):
-            middle, next = start + TOKENS, tl.minimum(start + 2 * TOKENS, pairs - TOKENS)
-            odd = load_inputs(u, delta, z, middle, steps, token, channel, limit, U, DELTA, Z, WAY, EVEN, HAS_Z, False)
-            B_odd = load_rows(B, B_tile, n, middle, steps, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, False)
-            C_odd = load_rows(C, C_tile, n, middle, steps, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, False)
+        inputs = load_inputs(
+            u, delta, z, y, zero, steps, token, channel, limit, U, DELTA, Z, Y, WAY, EVEN, HAS_Z, ADD, False
+        )  # fmt: skip
+        inputs_next = load_inputs(
+            u, delta, z, y, tl.minimum(TOKENS, full - TOKENS), steps, token, channel, limit, U, DELTA, Z, Y, WAY, EVEN,
+            HAS_Z, ADD, False,
+        )  # fmt: skip
+        B_next = fetch_rows(
+            B, zero, steps, row_token, row_state, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, False, GLUON
+        )
+        C_next = fetch_rows(
+            C, zero, steps, row_token, row_state, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, False, GLUON
+        )
+        dt, dt_u = prepare(inputs, bias, token < 0, TOKENS, CHANNELS, SOFTPLUS, False, WHOLE, TILE_CHANNELS)
+        inputs_before = inputs
+        sums = ()
+        for _ in tl.static_range(TOKENS):
+            sums = sums + (own_sum(h, CHANNELS, STATES),)
+        for start in range(0, full, TOKENS):
+            next = tl.minimum(start + TOKENS, full - TOKENS)
+            B_rows = spread_rows(memory[0], B_next, B_CONSTANT, GLUON)
+            C_rows = spread_rows(memory[1], C_next, C_CONSTANT, GLUON)
+            inputs_after = load_inputs(
+                u, delta, z, y, tl.minimum(start + 2 * TOKENS, full - TOKENS), steps, token, channel, limit, U, DELTA,
+                Z, Y, WAY, EVEN, HAS_Z, ADD, False,
+            )  # fmt: skip
+            B_next = fetch_rows(
+                B, next, steps, row_token, row_state, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, False, GLUON
+            )
+            C_next = fetch_rows(
+                C, next, steps, row_token, row_state, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, False, GLUON
+            )
             if SAVE:
-                if start % SEGMENT == 0:
-                    tl.store(entries + tl.cast(start // SEGMENT, tl.int64) * dim * STATE + tile, h, inside)
-            h = _advance(
-                h, even, B_even, C_even, y, start, steps, token, channel, limit, rate, bias, skip, Y, WAY, TOKENS,
-                CHANNELS, EVEN, B_CONSTANT, C_CONSTANT, HAS_D, HAS_Z, SOFTPLUS, False, STATES, SPREAD, WHOLE,
-                TILE_CHANNELS,
+                keep = inside & (start % SEGMENT == 0)
+                tl.store(entries + tl.cast(start // SEGMENT, tl.int64) * dim * STATE + tile, h, keep)
+            dt_next, dt_u_next = prepare(
+                inputs_next, bias, token < 0, TOKENS, CHANNELS, SOFTPLUS, False, WHOLE, TILE_CHANNELS
+            )
+            h, first_sums = _advance(
+                h, dt, dt_u, B_rows, C_rows, B_tile, C_tile, rate, 0, TOKENS // 2, CHANNELS, STATES, B_CONSTANT,
+                C_CONSTANT, TILE,
             )  # fmt: skip
-            even = load_inputs(u, delta, z, next, steps, token, channel, limit, U, DELTA, Z, WAY, EVEN, HAS_Z, False)
-            B_even = load_rows(B, B_tile, n, next, steps, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, False)
-            C_even = load_rows(C, C_tile, n, next, steps, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, False)
-            h = _advance(
-                h, odd, B_odd, C_odd, y, middle, steps, token, channel, limit, rate, bias, skip, Y, WAY, TOKENS,
-                CHANNELS, EVEN, B_CONSTANT, C_CONSTANT, HAS_D, HAS_Z, SOFTPLUS, False, STATES, SPREAD, WHOLE,
-                TILE_CHANNELS,
+            _finish(
+                sums, inputs_before, y, start - TOKENS, steps, token, channel, limit, skip, Y, WAY, TOKENS, CHANNELS,
+                EVEN, HAS_D, HAS_Z, ADD, False, SPREAD,
             )  # fmt: skip
-    for start in range(pairs, steps, TOKENS):
+            h, last_sums = _advance(
+                h, dt, dt_u, B_rows, C_rows, B_tile, C_tile, rate, TOKENS // 2, TOKENS, CHANNELS, STATES, B_CONSTANT,
+                C_CONSTANT, TILE,
+            )  # fmt: skip
+            sums, dt, dt_u = first_sums + last_sums, dt_next, dt_u_next
+            inputs_before, inputs, inputs_next = inputs, inputs_next, inputs_after
+        _finish(
+            sums, inputs_before, y, full - TOKENS, steps, token, channel, limit, skip, Y, WAY, TOKENS, CHANNELS, EVEN,
+            HAS_D, HAS_Z, ADD, False, SPREAD,
+        )  # fmt: skip
+    if full < steps:
         if SAVE:
-            if start % SEGMENT == 0:
-                tl.store(entries + tl.cast(start // SEGMENT, tl.int64) * dim * STATE + tile, h, inside)
-        last = load_inputs(u, delta, z, start, steps, token, channel, limit, U, DELTA, Z, WAY, EVEN, HAS_Z, True)
-        B_last = load_rows(B, B_tile, n, start, steps, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, True)
-        C_last = load_rows(C, C_tile, n, start, steps, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, True)
-        h = _advance(
-            h, last, B_last, C_last, y, start, steps, token, channel, limit, rate, bias, skip, Y, WAY, TOKENS,
-            CHANNELS, EVEN, B_CONSTANT, C_CONSTANT, HAS_D, HAS_Z, SOFTPLUS, True, STATES, SPREAD, WHOLE,
-            TILE_CHANNELS,
+            if full % SEGMENT == 0:
+                tl.store(entries + tl.cast(full // SEGMENT, tl.int64) * dim * STATE + tile, h, inside)
+        last_inputs = load_inputs(
+            u, delta, z, y, full, steps, token, channel, limit, U, DELTA, Z, Y, WAY, EVEN, HAS_Z, ADD, True
+        )  # fmt: skip
+        B_last = fetch_rows(
+            B, full, steps, row_token, row_state, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, True, GLUON
+        )
+        C_last = fetch_rows(
+            C, full, steps, row_token, row_state, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, True, GLUON
+        )
+        last_dt, last_dt_u = prepare(
+            last_inputs, bias, full + token < steps, TOKENS, CHANNELS, SOFTPLUS, True, WHOLE, TILE_CHANNELS
+        )
+        h, last_sums = _advance(
+            h, last_dt, last_dt_u, spread_rows(memory[0], B_last, B_CONSTANT, GLUON),
+            spread_rows(memory[1], C_last, C_CONSTANT, GLUON), B_tile, C_tile, rate, 0, TOKENS, CHANNELS, STATES,
+            B_CONSTANT, C_CONSTANT, TILE,
+        )  # fmt: skip
+        _finish(
+            last_sums, last_inputs, y, full, steps, token, channel, limit, skip, Y, WAY, TOKENS, CHANNELS, EVEN, HAS_D,
+            HAS_Z, ADD, True, SPREAD,
         )  # fmt: skip
     if part == chunks - 1:
         tl.store(leaving + sequence * dim * STATE + tile, h, inside)
+
+
+def scan(
+    tensors, z, y, cu_seqlens, length, dim, chunk, chunks, pad, channel_blocks, group_size, group_blocks, segments,
+    strides, z_batch,
+    STRIDES: tl.constexpr, Z: tl.constexpr, Y: tl.constexpr,
+    STATE: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, EVEN: tl.constexpr,
+    B_CONSTANT: tl.constexpr, C_CONSTANT: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_ENTERING: tl.constexpr, SOFTPLUS: tl.constexpr, PACKED: tl.constexpr,
+    REVERSE: tl.constexpr, SAVE: tl.constexpr, SEGMENT: tl.constexpr,
+    WARPS: tl.constexpr, GLUON: tl.constexpr,
+):  # fmt: skip
+    """y and the last states; with ``SAVE`` the states before every segment too.
+
+    ``tensors`` and the strides hold those of one direction (``REVERSE`` or not) or of both, which a program then scans
+    one after the other over the same tokens: the second adds what the first has left in y, and applies the gate.
+    Token strides are compile-time constants (a model has few), so that addresses within a batch cost nothing.
+    """
+    program = tl.program_id(0)
+    block, row = program % channel_blocks, program // channel_blocks
+    group = block // group_blocks
+    origin = group * group_size + block % group_blocks * CHANNELS
+    sequence, part = (row // chunks).to(tl.int64), row % chunks
+    memory = (rows_memory(TOKENS, STATES, z, GLUON), rows_memory(TOKENS, STATES, z, GLUON))  # of B and C
+    _walk(
+        tensors[0], z, y, cu_seqlens, memory, group, origin, sequence, part, part, length, dim, chunk, chunks, 0,
+        group_size, segments, strides[0], z_batch, STRIDES, 0, Z, Y, STATE, STATES, CHANNELS, TOKENS, EVEN, B_CONSTANT,
+        C_CONSTANT, HAS_D, HAS_Z and len(STRIDES) == 1, HAS_BIAS, HAS_ENTERING, SOFTPLUS, PACKED, REVERSE, SAVE,
+        SEGMENT, False, WARPS, GLUON,
+    )  # fmt: skip
+    if len(STRIDES) == 2:
+        tl.debug_barrier()  # other lanes have stored what a lane now adds to
+        _walk(
+            tensors[1], z, y, cu_seqlens, memory, group, origin, sequence, chunks - 1 - part, part, length, dim,
+            chunk, chunks, pad, group_size, segments, strides[1], z_batch, STRIDES, 1, Z, Y, STATE, STATES, CHANNELS,
+            TOKENS, EVEN, B_CONSTANT, C_CONSTANT, HAS_D, HAS_Z, HAS_BIAS, HAS_ENTERING, SOFTPLUS, PACKED, not REVERSE,
+            SAVE, SEGMENT, True, WARPS, GLUON,
+        )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._operators import needs_gradient, register
+from .._operators import call, needs_gradient, register
 from . import plain
 from .arguments import Arguments
 
@@ -41,4 +41,4 @@ def run(arguments: Arguments) -> Tensor:
     wide = any(tensor.is_complex() or tensor.dtype == torch.float64 for tensor in arguments.tensors)
     if wide or needs_gradient(*arguments.tensors):
         return plain.run(arguments)
-    return _update(*arguments)
+    return call(_update, *arguments)

@@ -2,20 +2,27 @@
 """One step of the selective scan in Triton: every number of the state is read and written once.
 
 Nothing but the output is allocated and nothing is asked of the host, so a CUDA graph can hold the call. A program
-holds the states of a few channels of one sequence.
+holds the states of a few channels of one sequence. Sizes and strides, but those of the batch, are compiled in: with
+few programs, computing addresses from them would take a good part of the time.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._triton import silu, softplus
+from .._triton import LOG2_E, ceil_div, power_of_two, silu, softplus
 from .arguments import Arguments
 
 _ELEMENTS = 512  # of the state, in a program
+_EACH = 4  # of them in a thread
+_OVERLAP = False
+with contextlib.suppress(ImportError):
+    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -36,12 +43,20 @@ def _matrix(
 @triton.jit
 def _step(
     state, u, delta, A, B, C, D, z, bias, y,
-    dim, states, state_batch, state_channel, state_state, u_batch, delta_batch, z_batch, A_channel, A_state,
-    B_batch, B_row, B_channels, C_batch, C_row, C_channels,
+    state_batch, u_batch, delta_batch, z_batch, B_batch, C_batch,
+    dim: tl.constexpr, states: tl.constexpr, state_channel: tl.constexpr, state_state: tl.constexpr,
+    A_channel: tl.constexpr, A_state: tl.constexpr, B_row: tl.constexpr, B_channels: tl.constexpr,
+    C_row: tl.constexpr, C_channels: tl.constexpr,
     CHANNELS: tl.constexpr, STATES: tl.constexpr, B_SHARED: tl.constexpr, C_SHARED: tl.constexpr,
-    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
+    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, ALONE: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
     batch = tl.program_id(0).to(tl.int64)
+    if ALONE:
+        batch = batch * 0  # known to the compiler, which then knows the addresses
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     number = tl.arange(0, STATES)
     known = channel < dim
@@ -52,19 +67,25 @@ def _step(
     x = tl.load(u + batch * u_batch + channel, known, 0.0).to(tl.float32)
     dt = tl.load(delta + batch * delta_batch + channel, known, 0.0).to(tl.float32)
     if HAS_BIAS:
-        dt += tl.load(bias + channel, known, 0.0).to(tl.float32)
-    if SOFTPLUS:
-        dt = softplus(dt)
+        offset = tl.load(bias + channel, known, 0.0).to(tl.float32)
     entering = _matrix(B, batch, channel, number, here, B_batch, B_row, B_channels, states, B_SHARED)
     leaving = _matrix(C, batch, channel, number, here, C_batch, C_row, C_channels, states, C_SHARED)
-    after = tl.exp(dt[:, None] * rates) * before + (dt * x)[:, None] * entering
+    if HAS_D:
+        skip = tl.load(D + channel, known, 0.0).to(tl.float32)
+    if HAS_Z:
+        gate = tl.load(z + batch * z_batch + channel, known, 0.0).to(tl.float32)
+    if HAS_BIAS:
+        dt += offset
+    if SOFTPLUS:
+        dt = softplus(dt)
+    after = tl.exp2((dt * LOG2_E)[:, None] * rates) * before + (dt * x)[:, None] * entering
     after = after.to(state.dtype.element_ty)
     tl.store(place, after, here)
     total = tl.sum(tl.where(here, after.to(tl.float32) * leaving, 0.0), 1)
     if HAS_D:
-        total += tl.load(D + channel, known, 0.0).to(tl.float32) * x
+        total += skip * x
     if HAS_Z:
-        total *= silu(tl.load(z + batch * z_batch + channel, known, 0.0).to(tl.float32))
+        total *= silu(gate)
     tl.store(y + batch * dim + channel, total.to(y.dtype.element_ty), known)
 
 
@@ -95,14 +116,15 @@ def run(arguments: Arguments) -> Tensor:
     D, gate, offsets = (_adjacent(tensor, u) for tensor in (D, z, bias))
     B, B_batch, B_row, B_channels, B_shared = _layout(B, batch, dim)
     C, C_batch, C_row, C_channels, C_shared = _layout(C, batch, dim)
-    width = triton.next_power_of_2(states)
-    channels = max(1, min(_ELEMENTS // width, triton.next_power_of_2(dim)))
-    _step[(batch, triton.cdiv(dim, channels))](
+    width = power_of_two(states)
+    channels = max(1, min(_ELEMENTS // width, power_of_two(dim)))
+    _step[(batch, ceil_div(dim, channels))](
         state, u, delta, A, B, C, D, gate, offsets, y,
-        dim, states, *state.stride(), u.stride(0), delta.stride(0), gate.stride(0), *A.stride(),
-        B_batch, B_row, B_channels, C_batch, C_row, C_channels,
+        state.stride(0), u.stride(0), delta.stride(0), gate.stride(0), B_batch, C_batch,
+        dim, states, *state.stride()[1:], *A.stride(), B_row, B_channels, C_row, C_channels,
         CHANNELS=channels, STATES=width, B_SHARED=B_shared, C_SHARED=C_shared,
         HAS_D=arguments.D is not None, HAS_Z=z is not None, HAS_BIAS=bias is not None, SOFTPLUS=delta_softplus,
-        num_warps=max(1, min(8, channels * width // 256)),
+        ALONE=batch == 1, OVERLAP=_OVERLAP, **({"launch_pdl": True} if _OVERLAP else {}),
+        num_warps=max(1, min(8, channels * width // (32 * _EACH))),
     )  # fmt: skip
     return y

@@ -70,7 +70,8 @@ def short_conv(
     run = choose("short_conv", BACKENDS, backend, x.device)
     if activation not in _ACTIVATIONS:
         raise UserError(f"short_conv: activation={activation!r} is unknown, expected None or 'silu'")
-    arguments = Arguments(x, weight, bias, initial_state, cu_seqlens, _ACTIVATIONS[activation], bool(reverse))
+    silu = _ACTIVATIONS[activation]
+    arguments = Arguments(x, weight, bias, initial_state, cu_seqlens, silu, bool(reverse), bool(return_final_state))
     check(arguments)
     y, final_state = run(arguments)
     return (y, final_state) if return_final_state else y
@@ -79,7 +80,7 @@ def short_conv(
 def check(arguments: Arguments) -> None:
     """Raise ``UserError`` unless shapes, dtypes and devices fit together."""
     name = "short_conv"
-    x, weight, bias, initial_state, cu_seqlens, _, _ = arguments
+    x, weight, bias, initial_state, cu_seqlens, *_ = arguments
     check_ranks(name, "x", x, 3, "(batch, length, dim)")
     check_tensor(name, "x", x, x)
     dim = x.shape[2]

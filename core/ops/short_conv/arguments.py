@@ -17,6 +17,8 @@ class Arguments(NamedTuple):
     cu_seqlens: Tensor | None
     silu: bool
     reverse: bool
+    want_final: bool = True
+    """Whether the final states are needed; without, an empty tensor may stand for them."""
 
     @property
     def differentiable(self) -> tuple[Tensor | None, ...]:
@@ -31,3 +33,8 @@ class Arguments(NamedTuple):
     @property
     def state_shape(self) -> tuple[int, int, int]:
         return (self.sequences, self.weight.shape[1] - 1, self.x.shape[2])
+
+    @property
+    def final_shape(self) -> tuple[int, int, int]:
+        """Of the final states that the operator returns."""
+        return self.state_shape if self.want_final else (0, *self.state_shape[1:])

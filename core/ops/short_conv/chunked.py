@@ -78,8 +78,10 @@ def forward(arguments: Arguments) -> tuple[Tensor, Tensor]:
     layout = _layout(arguments)
     extended, taps = _extend(arguments, layout)
     y = _convolve(arguments, layout, extended, taps)
-    final = extended[:, layout.leaving].reshape(arguments.state_shape)
-    return F.silu(y) if arguments.silu else y, final
+    y = F.silu(y) if arguments.silu else y
+    if not arguments.want_final:
+        return y, y.new_empty(arguments.final_shape)
+    return y, extended[:, layout.leaving].reshape(arguments.state_shape)
 
 
 def backward(arguments: Arguments, grad_y: Tensor, grad_final: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -54,7 +54,7 @@ def forward(arguments: Arguments) -> tuple[Tensor, Tensor]:
         kernel(parts[part], parts[part + 1], channel, width, offsets, arguments.reverse, arguments.silu, *arrays)
 
     _for_each_block(parts, y.shape[1], call)
-    return y.view(arguments.x.shape), final
+    return y.view(arguments.x.shape), final if arguments.want_final else final.new_empty(arguments.final_shape)
 
 
 def backward(arguments: Arguments, grad_y: Tensor, grad_final: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

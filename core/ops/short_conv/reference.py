@@ -15,7 +15,7 @@ from .arguments import Arguments
 
 def run(arguments: Arguments) -> tuple[Tensor, Tensor]:
     """The definition in :func:`longscan.core.ops.short_conv`, computed as it is written. Differentiable twice."""
-    x, weight, bias, initial_state, cu_seqlens, silu, reverse = arguments
+    x, weight, bias, initial_state, cu_seqlens, silu, reverse, _ = arguments
     length = x.shape[1]
     dtype = accumulation_dtype(x.dtype)
     width = weight.shape[1]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._operators import pack, pack_fake, register, register_backward, unpack
+from .._operators import call, pack, pack_fake, register, register_backward, register_derivative, unpack
 from . import chunked, cpu
 from .arguments import Arguments
 
@@ -32,15 +32,17 @@ def _forward(
     cu_seqlens: Tensor | None,
     silu: bool,
     reverse: bool,
+    want_final: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    y, final = _kernels(backend, x).forward(Arguments(x, weight, bias, initial_state, cu_seqlens, silu, reverse))
+    arguments = Arguments(x, weight, bias, initial_state, cu_seqlens, silu, reverse, want_final)
+    y, final = _kernels(backend, x).forward(arguments)
     return y.to(x.dtype).contiguous(), final.to(x.dtype)
 
 
 def _forward_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     given = Arguments(*arguments[:-1])
-    return given.x.new_empty(given.x.shape), given.x.new_empty(given.state_shape)
+    return given.x.new_empty(given.x.shape), given.x.new_empty(given.final_shape)
 
 
 def _backward(
@@ -66,9 +68,10 @@ _conv_backward = register_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, silu, reverse, backend = inputs
+    *tensors, silu, reverse, want_final, backend = inputs
     ctx.save_for_backward(*tensors)
     ctx.options = (silu, reverse, backend)
+    ctx.want_final = want_final
     ctx.set_materialize_grads(False)
 
 
@@ -76,13 +79,14 @@ def _differentiate(ctx: Any, grad_y: Tensor | None, grad_final: Tensor | None) -
     tensors = ctx.saved_tensors
     if grad_y is None:
         grad_y = torch.zeros_like(tensors[0])
-    gradients = _conv_backward(*tensors, *ctx.options, grad_y, grad_final)
-    return (*unpack(gradients, tensors[:4]), None, None, None, None)
+    grad_final = grad_final if ctx.want_final else None  # the gradient of nothing
+    gradients = call(_conv_backward, *tensors, *ctx.options, grad_y, grad_final)
+    return (*unpack(gradients, tensors[:4]), None, None, None, None, None)
 
 
-torch.library.register_autograd("longscan::short_conv", _differentiate, setup_context=_setup_context)
+register_derivative(_conv, _differentiate, _setup_context)
 
 
 def run(backend: str, arguments: Arguments) -> tuple[Tensor, Tensor]:
-    """y and the final states."""
-    return _conv(*arguments, backend)
+    """y and the final states, which are empty unless they are wanted."""
+    return call(_conv, *arguments, backend)
