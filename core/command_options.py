@@ -57,7 +57,7 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
     text = "".join("\t".join(row) + "\n" for row in [header, *rows])
     try:
         with replacing(path) as temporary:
-            temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+            temporary.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path}: cannot write it ({reason}); free some space or choose another folder") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -52,7 +53,9 @@ def export_onnx(
     example = example.detach().to("cpu", torch.float32)
     shapes = ({0: torch.export.Dim("batch")},)
     try:
-        with torch.no_grad(), redirect_stdout(io.StringIO()):  # the exporter tells its steps
+        # The exporter tells its steps, and warns of what it uses itself.
+        with torch.no_grad(), redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
             model(example)  # scan orders and the like are remembered, which must not be tracers
             program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
             program = program.run_decompositions(decompositions())
@@ -95,6 +98,7 @@ def run_onnx(path: str | Path, batch: Tensor, threads: int | None = None) -> np.
     except ImportError as error:
         raise UserError(_NEEDED) from error
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; it warns of each operation that it does not fold
     if threads is not None:
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

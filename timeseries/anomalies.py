@@ -94,5 +94,6 @@ def _scores(
         for level in range(3)
     )
     spread = (high - low) / _WIDTH
-    smallest = 1e-9 * max(1.0, float(np.nanmax(np.abs(series.values))))
+    before = series.values[:start]
+    smallest = 1e-9 * max(1.0, float(np.abs(before[~np.isnan(before)]).max(initial=0.0)))
     return median, np.abs(series.values[start:, 0] - median) / np.maximum(spread, smallest)

@@ -97,6 +97,8 @@ def forecast_table(
     Raises:
         UserError: a quantile that the forecasts do not have.
     """
+    if (len(level) or len(quantiles)) and any(forecast.quantiles is None for forecast in forecasts):
+        raise UserError(f"{model} gives points alone, so no intervals; leave them out (an empty level)")
     wanted = {f"{model}-q{value:g}": value for value in quantiles}
     for share in level:
         wanted[f"{model}-lo-{share:g}"] = (100 - share) / 200
@@ -110,7 +112,7 @@ def forecast_table(
             part[model] = forecast.point[:, index]
             for title, value in wanted.items():
                 found = np.flatnonzero(np.isclose(forecast.levels, value, atol=1e-9))
-                if forecast.quantiles is None or len(found) == 0:
+                if len(found) == 0 or forecast.quantiles is None:
                     raise UserError(f"{model} has no quantile {value:g}; it was asked for {list(forecast.levels)}")
                 part[title] = forecast.quantiles[found[0], :, index]
             parts.append(pd.DataFrame(part))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ from .baselines.forecasters import BASELINES, make_baseline
 if TYPE_CHECKING:
     from ..core.registry import ModelEntry
     from .trained import TrainedForecaster
+
+
+#: Arguments of training that have a place of their own.
+_GIVEN = ("lookback", "horizon")
 
 
 def find_forecaster(
@@ -41,7 +46,7 @@ def find_forecaster(
         training: further arguments of `longscan.timeseries.trainable.TrainableForecaster`.
 
     Raises:
-        UserError: an unknown name, with the nearest.
+        UserError: an unknown name, with the nearest; a model that is no forecaster.
     """
     if name in BASELINES:
         return make_baseline(name, lookback=lookback, horizon=horizon, season=season)
@@ -55,6 +60,8 @@ def find_forecaster(
         if "/" in name or Path(name).suffix:
             raise UserError(f"--model {name}: no such file or folder, and no name of a model or baseline")
         raise UserError(f"--model {name}: no such model or baseline; {nearest(name, known_names())}")
+    if not _forecasts(entry):
+        raise UserError(f"--model {name}: {entry.architecture} is no forecaster; {nearest(name, known_names())}")
     if entry.pretrained:
         from .trained import load_forecaster
 
@@ -62,6 +69,10 @@ def find_forecaster(
     from .trainable import TrainableForecaster
 
     settings: dict[str, Any] = {"max_steps": train_steps, "seed": seed, "device": device, "eval_batch_size": batch_size}
+    arguments = [name for name in signature(TrainableForecaster).parameters if name not in ("model", *_GIVEN)]
+    for argument in training or {}:
+        if argument not in arguments:
+            raise UserError(f"{entry.name}: its training has no argument {argument!r}; {nearest(argument, arguments)}")
     return TrainableForecaster(entry.name, lookback, horizon, **settings | dict(training or {}))
 
 
@@ -96,11 +107,12 @@ def runs_of(name: str) -> list[str]:
 
 
 def known_names() -> list[str]:
-    """Return the baselines and the registered models of this domain."""
-    from ..core.registry import list_models
+    """Return the baselines and the registered forecasters."""
+    from ..core.registry import find_model, list_models
 
     _register()
-    return [*BASELINES, *list_models(domain="timeseries")]
+    entries = [find_model(name) for name in list_models(domain="timeseries")]
+    return [*BASELINES, *(entry.name for entry in entries if entry is not None and _forecasts(entry))]
 
 
 def _entry(name: str) -> ModelEntry | None:
@@ -109,6 +121,14 @@ def _entry(name: str) -> ModelEntry | None:
     _register()
     entry = find_model(name.replace("-", "_")) or find_model(name)
     return entry if entry is not None and entry.domain == "timeseries" else None
+
+
+def _forecasts(entry: ModelEntry) -> bool:
+    """Whether a registered model is a forecaster: not one of classes, say."""
+    from ..core.registry import find_architecture
+    from .models.base import Forecaster
+
+    return issubclass(find_architecture(entry.architecture).model, Forecaster)
 
 
 def _register() -> None:

@@ -89,7 +89,14 @@ def select(data: SeriesSet, candidates: Sequence[tuple[str, Forecaster]], horizo
     trials.sort(key=lambda trial: trial.wql if trial.wql == trial.wql else np.inf)
     best = trials[0]
     if best.wql != best.wql:
-        raise UserError(f"{data.source}: no candidate could be back-tested ({best.name}: {best.problem})")
+        scored = [trial for trial in trials if not trial.problem]
+        if not scored:
+            raise UserError(f"{data.source}: no candidate could be back-tested ({best.name}: {best.problem})")
+        name = scored[0].name
+        reason = (
+            f"{name}, the first of the candidates: all targets of the back-test are 0, by which no loss is weighted"
+        )
+        return Selection(name, tuple(trials), reason, left_out)
     reason = f"{best.name} has the least weighted quantile loss, {best.wql:.4f} over {best.windows} windows"
     rivals = [trial for trial in trials[1:] if trial.wql == trial.wql]
     if rivals:

@@ -155,11 +155,13 @@ class TrainableForecaster:
 
 
 def usual_options(model: str) -> dict[str, Any]:
-    """Return what a model that is trained on the spot is made with: deciles, series of all sizes weighed alike, and a
-    linear map beside it where the model can have one."""
+    """Return what a model that is trained on the spot is made with: deciles (of a model of points), series of all sizes
+    weighed alike, and a linear map beside it where the model can have one."""
     from .tasks.base import known_options
 
-    usual = {"head": "quantiles", "loss_units": "window", "dropout": 0.1}
+    usual: dict[str, Any] = {"loss_units": "window", "dropout": 0.1}
+    if _default(model, "head") in ("point", None):
+        usual["head"] = "quantiles"
     found = known_options(model, usual)
     decoder = _default(model, "decoder")
     if decoder == "flatten" and known_options(model, {"linear_skip": True}):

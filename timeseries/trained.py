@@ -286,7 +286,7 @@ def _inputs(
         known.append(calendar_features(data.frequency.after(series.stamps[-1], horizon), data.frequency))
     columns = np.concatenate(past, 1)
     if columns.shape[1]:
-        inputs["past_covariates"] = np.pad(columns, padding).astype(np.float32)
+        inputs["past_covariates"] = np.pad(columns, padding, constant_values=np.nan).astype(np.float32)
     if known:
         inputs["future_covariates"] = np.concatenate(known, 1).astype(np.float32)
     if len(series.static):

@@ -17,7 +17,7 @@ def _run(verb: str, argv: list[str]) -> int:
         domain="timeseries",
         task_base=TrainingModule,
         data_base=ResumableDataModule,
-        callbacks=[tasks.ExportTimeSeriesModel],
+        callbacks=[tasks.ExportTimeSeriesModel, tasks.ValidateFirst],
         prediction_writer=WindowTable,
     )
 

@@ -80,8 +80,17 @@ class VisionModel:
 
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
-        """Return logits (batch, classes) float32 of images as `normalised` gives them."""
+        """Return logits (batch, classes) float32 of images as `normalised` gives them.
+
+        Raises:
+            UserError: the model does not put an image in a class.
+        """
         result: Tensor = self.model(images)
+        if result.dim() != 2:
+            raise UserError(
+                f"{self.name}: {type(self.model).__name__} gives logits of {tuple(result.shape[1:])} for an image, not "
+                "one for each class; choose a classifier as --model (`vision predict` measures segmentations)"
+            )
         return result.float()
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..core.files import replacing
 Method = Literal["gradient", "integrated", "attention"]
 METHODS: tuple[Method, ...] = ("gradient", "integrated", "attention")
 #: Projections to step sizes, B and C; detached, a scan is the linear map of its implicit attention.
-_SELECTION = ("x_proj", "x_proj_b")
+_SELECTION = re.compile(r"x_proj(_b|_\d+)?")
 
 
 def relevance(
@@ -71,17 +72,28 @@ def constant_selection(model: nn.Module) -> Iterator[None]:
     """In the block no gradient passes through what a scan derives its step sizes, B and C from.
 
     Raises:
-        UserError: at its end, if the model has no such projection.
+        UserError: the model has no such projection, or has one that it did not call: its scans took another way.
     """
-    found = [module for name, module in model.named_modules() if name.rpartition(".")[2] in _SELECTION]
+    found = [module for name, module in model.named_modules() if _SELECTION.fullmatch(name.rpartition(".")[2])]
     if not found:
         raise UserError(
-            f"method 'attention' is for Vim and other models of Mamba layers, this is a {type(model).__name__}; use "
-            "'gradient' or 'integrated'"
+            f"method 'attention' is for Vim and other models of Mamba layers, this {type(model).__name__} has none; "
+            "use 'gradient' or 'integrated'"
         )
-    hooks = [module.register_forward_hook(lambda _module, _inputs, output: output.detach()) for module in found]
+    called: set[nn.Module] = set()
+
+    def hold(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        called.add(module)
+        return output.detach()
+
+    hooks = [module.register_forward_hook(hold) for module in found]
     try:
         yield
+        if len(called) < len(set(found)):
+            raise UserError(
+                f"method 'attention': {len(set(found)) - len(called)} of {len(set(found))} projections of this "
+                f"{type(model).__name__} could not be held; use 'gradient' or 'integrated'"
+            )
     finally:
         for hook in hooks:
             hook.remove()

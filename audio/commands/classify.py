@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.cli import Parser
+from ...core.command_options import check_output, write_table
 from ...core.errors import UserError, nearest
-from .options import add_format_arguments, add_model_arguments, check_output, write_table
+from .options import add_format_arguments, add_model_arguments
 
 if TYPE_CHECKING:
     from torch import Tensor

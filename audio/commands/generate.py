@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core.cli import Parser
+from ...core.command_options import add_seed_argument, check_place, write_table
 from ...core.errors import UserError
-from .options import add_format_arguments, add_model_arguments, add_seed_argument, check_place, write_table
+from .options import add_format_arguments, add_model_arguments
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 
 from ...core.cli import Parser
+from ...core.command_options import check_output, write_table
 from ...core.errors import UserError
-from .options import add_format_arguments, add_model_arguments, check_output, write_table
+from .options import add_format_arguments, add_model_arguments
 
 _DESCRIPTION = """\
 Measure how well an autoregressive model of codes predicts recordings.

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ...core.cli import Parser
+from ...core.command_options import check_output
 from ...core.errors import UserError
 from ...core.files import require_file
-from .options import add_format_arguments, add_model_arguments, check_output
+from .options import add_format_arguments, add_model_arguments
 
 if TYPE_CHECKING:
     import numpy as np

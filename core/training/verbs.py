@@ -276,6 +276,7 @@ class TrainingCLI(LightningCLI):
         options = self.config_init.checkpoint
         checkpoints = str(self.folder.checkpoints)
         return [
+            _AtStart(self._save_config),
             RandomState(),
             Throughput(),
             *own,
@@ -308,7 +309,6 @@ class TrainingCLI(LightningCLI):
             trainer.ckpt_path = str(request.checkpoint)
         common: dict[str, Any] = {"datamodule": self.datamodule, "weights_only": True}
         if request.verb == "fit":
-            self._save_config()
             trainer.fit(self.model, **common)
         elif request.verb == "predict":
             trainer.predict(self.model, return_predictions=False, **common)
@@ -327,6 +327,16 @@ class TrainingCLI(LightningCLI):
             for name in ("folds", "seeds"):  # which the other verbs, that read the file too, do not have
                 config.pop(name, None)
             temporary.write_text(self.parser.dump(config, skip_none=False))
+
+
+class _AtStart(Callback):
+    """Saves the configuration once all is read, a checkpoint too: what a run cannot be resumed with leaves no trace."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self.save = save
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.save()
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -79,3 +79,19 @@ def test_the_command(command: Any, tmp_path: Path) -> None:
     assert table["score"].idxmax() == 200
     assert "highest: " in outcome.out
     assert "a at 2024-02-11 16:00:00" in outcome.out
+
+
+def test_a_series_without_a_season_is_read_far_enough_back(command: Any, tmp_path: Path) -> None:
+    """Two days say nothing of how far values lie apart."""
+    series = 100 + 10 * np.sin(2 * np.pi * np.arange(600) / 7) + np.random.default_rng(0).normal(size=600)
+    series[500] += 12
+    frame = pd.DataFrame({"unique_id": "a", "ds": pd.date_range("2024-01-01", periods=600), "y": series})
+    frame.to_csv("t.csv", index=False)
+    outcome = command("timeseries detect --data t.csv --output found.csv")
+    assert outcome.status == 0, outcome.err
+    table = pd.read_csv("found.csv")
+    assert table["score"].idxmax() == 200
+    assert np.abs(table["y"] - table["expected"]).median() < 1.5
+    frame.assign(y=frame["y"].where(frame.index < 300)).to_csv("t.csv", index=False)
+    outcome = command("timeseries detect --data t.csv --output found.csv")
+    assert (outcome.status, outcome.out.count("highest")) == (0, 0)

@@ -58,8 +58,23 @@ def test_ridge_solves_its_normal_equations(kind: str) -> None:
     expected = np.linalg.solve(regressors.T @ regressors + penalty, regressors.T @ (targets - level))
     assert ridge.weight == pytest.approx(expected, abs=1e-9)
     residual = targets - level - regressors @ ridge.weight
-    assert ridge.deviation == pytest.approx(np.sqrt((residual**2).mean(0)))
+    # Generalised cross-validation: few windows flatter a map that was fitted to them.
+    freedom = np.trace(regressors @ np.linalg.solve(regressors.T @ regressors + penalty, regressors.T))
+    assert ridge.deviation == pytest.approx(np.sqrt((residual**2).mean(0)) / (1 - freedom / 200))
     assert ridge(inputs[:, :, None])[:, :, 0] == pytest.approx(regressors @ ridge.weight + level)
+
+
+def test_intervals_of_a_map_with_as_many_weights_as_windows() -> None:
+    """What few held-out windows say counts where the map has learned its training windows by heart."""
+    generator = np.random.default_rng(0)
+    series = [generator.normal(size=60) + 5 * np.sin(np.arange(60) / 3) for _ in range(2)]
+    ridge = RidgeForecaster(20, 10).fit_series(series)
+    later = [generator.normal(size=60) + 5 * np.sin(np.arange(60) / 3) for _ in range(200)]
+    errors = [one[20:30] - ridge(one[None, :20, None])[0, :, 0] for one in later]
+    scale = np.mean([np.abs(np.diff(one)).mean() for one in series])
+    assert 0.7 < ridge.deviation.mean() * scale / np.sqrt(np.mean(np.square(errors))) < 2
+    exact = RidgeForecaster(4, 2).fit_series([np.arange(30.0)])
+    assert exact.deviation == pytest.approx(0, abs=1e-6)
 
 
 def test_ridge_without_penalty_is_least_squares_though_rank_deficient() -> None:

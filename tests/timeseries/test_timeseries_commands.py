@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ import pytest
 from series_tables import sales, wide
 
 from longscan.core.errors import UserError
+from longscan.timeseries.baselines.forecasters import make_baseline
 from longscan.timeseries.baselines.naive import seasonal_naive_quantiles
 from longscan.timeseries.data import make_series
 from longscan.timeseries.data.series import SeriesSet
 from longscan.timeseries.frequency import Frequency
 from longscan.timeseries.metrics import mase, smape
+from longscan.timeseries.naming import known_names
 from longscan.timeseries.selection import select
+from longscan.timeseries.trainable import usual_options
 from longscan.timeseries.trained import load_forecaster
 
 
@@ -66,8 +70,10 @@ def test_a_checkpoint_beside_the_baselines(command: Any, tables: Path) -> None:
         row = next(row for row in scores() if row["model"] == "runs/{horizon}" and row["horizon"] == horizon)
         assert row["mse"] == pytest.approx(tested["test/mse"], abs=5e-5)
         assert row["windows"] == tested["test/windows"] == 80 - horizon + 1
-    seeds = command(fit.replace("fit ", "fit --seeds 2 ").replace("runs/12", "seeds"))
-    assert seeds.status == 0, seeds.err
+    # As ``fit --seeds 2`` leaves them, which starts a process for each.
+    shutil.copytree("runs/12", "seeds/seed0")
+    second_seed = command(fit.replace("runs/12", "seeds/seed1") + " --seed_everything 1")
+    assert second_seed.status == 0, second_seed.err
     alone = command(line.replace("6,12", "12") + " --model seeds seeds/seed0 seeds/seed1")
     assert alone.status == 0, alone.err
     both, first, second = scores()[-3:]
@@ -164,6 +170,8 @@ def test_gift(command: Any, tables: Path) -> None:
         ("--protocol ltsf --data ETTh1 --horizons 96,a", "is not a list of different whole numbers"),
         ("--protocol gift --data sales.csv --model seasonal-naiv", "nearest: seasonal-naive"),
         ("--protocol gift --data sales.csv --model runs/gone", "no such file or folder"),
+        ("--protocol gift --data sales.csv --model hiss", "HiSS is no forecaster"),
+        ("--protocol gift --data sales.csv --model series-classifier", "SeriesClassifier is no forecaster"),
         ("--protocol m5 --data ETTh1", "invalid choice: 'm5'"),
         ("--protocol ltsf --data ETTh1 --output sales.csv", "is a file; name a folder"),
     ],
@@ -267,6 +275,34 @@ def test_auto_says_why(command: Any, tables: Path) -> None:
     assert selection["trials"][-1]["problem"] == "it gives no quantiles"
     assert [trial["windows"] for trial in selection["trials"]] == [6, 6, 6, 0]
     assert "ridge-nlinear-lo-80" in pd.read_csv("out/forecast.csv").columns
+
+
+def test_auto_of_series_of_zeros() -> None:
+    """No loss can be weighted by the size of the targets; the first candidate that could be run is taken."""
+    zeros = SeriesSet((make_series("a", np.arange(60), np.zeros(60)),), Frequency(1))
+    candidates = [("naive2", make_baseline("naive2", lookback=8, horizon=4))]
+    candidates.append(("repeat-last", make_baseline("repeat-last", lookback=8, horizon=4)))
+    selection = select(zeros, candidates, 4)
+    assert (selection.chosen, selection.trials[0].problem) == ("repeat-last", "it gives no quantiles")
+    assert "all targets of the back-test are 0" in selection.reason
+
+
+def test_names_are_of_forecasters() -> None:
+    names = known_names()
+    assert {"repeat-last", "s4d_patch_forecaster", "ls4"} < set(names)
+    assert not {"hiss", "series_classifier"} & set(names)
+    assert "head" not in usual_options("ls4")  # it draws samples
+    assert usual_options("mamba_forecaster")["head"] == "quantiles"
+
+
+def test_a_season_of_the_user(command: Any, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"unique_id": "a", "ds": pd.date_range("2024-01-01", periods=21), "y": np.arange(21.0) % 7})
+    frame.to_csv("days.csv", index=False)
+    line = "timeseries forecast --data days.csv --model seasonal-naive --horizon 7 --pictures 0 --output"
+    assert command(f"{line} one --season 7").status == 0
+    assert pd.read_csv("one/forecast.csv")["seasonal-naive"].tolist() == list(range(7))
+    assert command(f"{line} two").status == 0
+    assert pd.read_csv("two/forecast.csv")["seasonal-naive"].tolist() == [6.0] * 7
 
 
 def test_auto_of_series_too_short_for_a_back_test() -> None:
@@ -376,6 +412,12 @@ def test_backtest_tells_of_windows_that_were_trained_on(command: Any, tables: Pa
     outcome = command(f"{line} --windows 3 --output out")
     assert "run was trained on stamps up to 2024-01-08T23:00:00, which lie within the windows" in outcome.err
     assert set(pd.read_csv("out/windows.csv")["model"]) == {"run", "seasonal-naive"}
+
+
+def test_detect_tells_of_rows_that_were_trained_on(command: Any, tables: Path, panel_run: Path) -> None:
+    outcome = command(f"timeseries detect --data sales.csv --model {panel_run} --rate 0.1 --device cpu --output d.csv")
+    assert outcome.status == 0, outcome.err
+    assert "run was trained on stamps up to 2024-01-08T23:00:00, which lie within the windows" in outcome.err
 
 
 def test_backtest_refuses(command: Any, tables: Path) -> None:

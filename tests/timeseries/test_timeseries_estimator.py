@@ -45,7 +45,7 @@ def test_training_is_repeatable_and_chosen_on_validation(fitted: TimeSeriesForec
     again = tiny().fit(sales())
     pd.testing.assert_frame_equal(again.predict(level=[80]), fitted.predict(level=[80]))
     history = again.forecaster.history
-    assert [step for step, _ in history] == list(range(2, 21, 2))
+    assert [step for step, _ in history] == list(range(0, 21, 2))
     losses = [values["val/loss"] for _, values in history]
     again.forecaster.trained.model.eval()
     from longscan.timeseries.data import SeriesDataModule
@@ -108,6 +108,10 @@ def test_names_of_columns_and_covariates(tmp_path: Path) -> None:
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its training has no argument 'max_stepz'; nearest: max_steps"):
+        TimeSeriesForecaster("s4d_patch_forecaster", 6, max_stepz=3).fit(sales())
+    with pytest.raises(UserError, match="naive2 gives points alone, so no intervals"):
+        TimeSeriesForecaster("naive2", 6).fit(sales()).predict(level=[80])
     with pytest.raises(UserError, match="not fitted yet; call fit first"):
         TimeSeriesForecaster().predict()
     with pytest.raises(UserError, match="no such model or baseline; nearest: seasonal-naive"):

@@ -15,6 +15,7 @@ import torch
 
 import longscan
 from longscan.core.errors import UserError
+from longscan.core.training.callbacks import BestCheckpoint
 from longscan.core.training.optimizer import OptimizerConfig
 from longscan.timeseries.baselines.ridge import RidgeForecaster
 from longscan.timeseries.card import TimeSeriesCard, read_card
@@ -24,7 +25,7 @@ from longscan.timeseries.frequency import Frequency
 from longscan.timeseries.ltsf import evaluate_ltsf, load_ltsf
 from longscan.timeseries.metrics import coverage, weighted_quantile_loss
 from longscan.timeseries.metrics.probabilistic import DECILES
-from longscan.timeseries.tasks import Forecasting
+from longscan.timeseries.tasks import Forecasting, ValidateFirst
 from longscan.timeseries.tasks.best_weights import BestWeights
 from longscan.timeseries.tasks.linear_start import start_linear
 from longscan.timeseries.tasks.metrics import ForecastMetrics
@@ -48,6 +49,61 @@ def fitted(data: Any, model: str = NLINEAR, options: dict[str, Any] | None = Non
 def protocol(tables: Path, **options: Any) -> LTSFDataModule:
     settings: dict[str, Any] = {"lookback": 24, "horizon": 12, "batch_size": 64, "eval_batch_size": 128}
     return LTSFDataModule(str(tables / "wide.csv"), **settings | options)
+
+
+def test_the_start_is_kept_where_training_only_harms(tables: Path, tmp_path: Path) -> None:
+    """The ridge solution is validated before the first step, of models of points; a resumed run does not repeat it."""
+    options: dict[str, Any] = {"d_model": 8, "n_layers": 1, "patch": 8, "linear_skip": True}
+
+    def run(folder: Path, epochs: int = 1, ckpt_path: Path | None = None, **more: Any) -> tuple[Forecasting, Any]:
+        torch.manual_seed(0)
+        task = Forecasting("s4d_patch_forecaster", options | more, linear_start=True, optimizer=OptimizerConfig(lr=0.3))
+        best = BestCheckpoint("val/mse", folder=str(folder))
+        trainer = pl.Trainer(
+            max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[best, ValidateFirst()], default_root_dir=folder,
+        )  # fmt: skip
+        trainer.fit(task, datamodule=protocol(tables), ckpt_path=ckpt_path)
+        trainer.save_checkpoint(folder / "last.ckpt")
+        return task, torch.load(best.best_model_path, weights_only=False)
+
+    task, kept = run(tmp_path / "one")
+    assert task.trainer.global_step > 0
+    assert kept["global_step"] == 0
+    assert kept["longscan"]["model"]["timeseries"]["deviation"] is not None
+    data = protocol(tables)
+    data.setup()
+    model: Any = longscan.create_model("s4d_patch_forecaster", lookback=24, horizon=12, **options)
+    start_linear(model, data)
+    torch.testing.assert_close(kept["state_dict"]["model.skip.weight"], model.skip.weight.detach())
+    _, later = run(tmp_path / "one", 2, tmp_path / "one" / "last.ckpt")
+    assert later["global_step"] == 0
+    # Quantiles start untrained: however good the points, the start is no choice.
+    _, other = run(tmp_path / "two", head="quantiles")
+    assert other["global_step"] > 0
+
+
+def test_the_start_sees_nothing_of_series_that_are_held_out_whole() -> None:
+    generator = np.random.default_rng(0)
+    long, short = generator.normal(size=200), generator.normal(size=40)
+    weights = []
+    for held_out in (short, short**3):
+        parts = tuple(make_series(f"s{n}", np.arange(len(one)), one) for n, one in enumerate((long, held_out)))
+        data = SeriesDataModule(SeriesSet(parts, Frequency(1)), 12, 10, test_windows=4, short_series="keep")  # 50 rows
+        data.setup()
+        model: Any = longscan.create_model(
+            "s4d_patch_forecaster", lookback=12, horizon=10, d_model=8, n_layers=1, patch=4, linear_skip=True
+        )
+        start_linear(model, data)
+        weights.append(model.skip.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_a_model_that_needs_the_number_of_its_channels() -> None:
+    """What the data does not say is left to the model's own default."""
+    task = Forecasting("ls4")
+    task.card = TimeSeriesCard(lookback=8, horizon=4)
+    assert "variates" not in task.fitting_options()
 
 
 def test_validation_is_that_of_the_protocol(tables: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,25 @@ def test_attention_differs_and_is_refused_elsewhere() -> None:
         relevance(Linear(), torch.randn(1, 3, 8, 8), torch.tensor([0]), "attention")
     with pytest.raises(UserError, match="expected one of"):
         relevance(model, x, classes, "lime")  # type: ignore[arg-type]
+
+
+def test_local_mamba_is_held_too_and_a_projection_that_is_not_called_is_told() -> None:
+    """Its directions have projections of their own; one that a fused kernel passed by would leave a plain gradient."""
+    options: dict[str, Any] = {"img_size": 48, "embed_dim": 16, "depth": 2, "num_classes": 5}
+    model: Any = longscan.create_model("local_vim_tiny", **options).eval()
+    x, classes = torch.randn(1, 3, 48, 48), torch.tensor([2])
+    assert not torch.allclose(relevance(model, x, classes, "attention"), relevance(model, x, classes, "gradient"))
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.x_proj = model, nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)
+
+    with pytest.raises(UserError, match=r"1 of \d+ projections of this Around could not be held"):
+        relevance(Around(), x, classes, "attention")
 
 
 def test_patches() -> None:

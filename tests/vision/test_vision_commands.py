@@ -93,6 +93,13 @@ def test_embed(command: Any, classifier: Path, pictures: Path) -> None:
         assert np.array_equal(arrays["embeddings"], vectors)
         assert arrays["names"].tolist() == table["name"].to_pylist()
         assert json.loads(str(arrays["metadata"]))["img_size"] == [8, 8]
+    # Two folders have files of the same names; the ending says the format in capitals too.
+    outcome = command(f"vision embed {pictures}/dark {pictures}/light --model {classifier}/model --output two.NPZ")
+    assert outcome.status == 0, outcome.err
+    with np.load("two.NPZ") as arrays:
+        assert arrays["names"].tolist() == [f"{pictures}/{name}" for name in table["name"].to_pylist()]
+        assert np.allclose(arrays["embeddings"], vectors, atol=1e-5)
+    assert sorted(os.listdir()) == ["e.npz", "e.parquet", "two.NPZ"]
     model: Any = longscan.from_pretrained(classifier / "model")
     card = read_card(classifier / "model")
     assert card is not None
@@ -142,6 +149,14 @@ def test_training_with_mixing_restarts_exactly(command: Any, pictures: Path) -> 
     assert command(f"{line} --trainer.max_epochs 4 --output whole").status == 0
     assert command(f"{line} --trainer.max_epochs 2 --output parts").status == 0
     assert command(f"{line} --trainer.max_epochs 4 --output parts --ckpt_path last").status == 0
+    # Data that the run cannot go on with are refused, and its configuration stays.
+    write_classes(Path("three"), 10, ("a", "b", "c"))
+    before = Path("parts/config.yaml").read_text()
+    outcome = command(f"{line.replace(str(pictures), 'three')} --trainer.max_epochs 5 --output parts --ckpt_path last")
+    assert outcome.status == 2
+    assert "is of another model than the configuration describes" in outcome.err
+    assert Path("parts/config.yaml").read_text() == before
+    assert str(pictures) in before
     states = [torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")]
     assert states[0]["global_step"] == states[1]["global_step"] == 8
     assert all(torch.equal(states[0]["state_dict"][key], value) for key, value in states[1]["state_dict"].items())
@@ -168,6 +183,9 @@ def test_segmentation(command: Any, tmp_path: Path) -> None:
     rows = [line.split("\t") for line in Path("s.tsv").read_text().splitlines()]
     assert rows[0] == ["name", "share_background", "share_object"]
     assert float(rows[1][2]) == pytest.approx(80 / (16 * 24), abs=0.15)
+    outcome = command("vision classify pairs/images --model run/model --output c.tsv")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "Segmenter gives logits of (2, 16, 24) for an image" in outcome.err
 
 
 def test_pixels_are_modelled_and_drawn(command: Any) -> None:
@@ -186,6 +204,14 @@ def test_pixels_are_modelled_and_drawn(command: Any) -> None:
     assert sorted(os.listdir("drawn")) == ["0001.png", "0002.png"]
     assert Image.open("drawn/0001.png").size == (8, 8)
     assert outcome.out.count("bits per dimension") == 2
+    for verb, message in (
+        ("export --output m.onnx", "reads no single images"),
+        ("classify drawn --output c.tsv", "has no classes"),
+        ("generate --number 1 --output drawn --seed -1", "'-1' is not a whole number"),
+    ):
+        outcome = command(f"vision {verb} --model run/model")
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert message in outcome.err
 
 
 @pytest.mark.parametrize(

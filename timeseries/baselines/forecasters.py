@@ -95,7 +95,7 @@ class LinearRidge:
     """One closed-form linear map for all series, each on its own scale; see `RidgeForecaster`.
 
     Quantiles are Gaussian about the forecast, with the deviation of each step that the held-out windows had (the
-    training windows, where fewer than 30 were held out).
+    training windows, corrected for what was learned of them, where fewer than 30 were held out).
 
     Args:
         lookback: steps read; a shorter history is lengthened with its first value.

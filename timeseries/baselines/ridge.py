@@ -127,7 +127,7 @@ class RidgeForecaster:
         penalties = self.penalties
         if validation is None or validation.count == 0:
             penalties = tuple(p for p in self.penalties if p > 0)[:1] or self.penalties[:1]
-        best = np.inf
+        best, freedom = np.inf, 0.0
         for penalty in penalties:
             inverse = np.where(kept, 1 / np.where(kept, values + penalty * train.count, 1.0), 0.0)
             weight = vectors @ (inverse[:, None] * rotated)
@@ -136,10 +136,25 @@ class RidgeForecaster:
             error = float(validation.errors(weight).mean()) if validation is not None and validation.count else 0.0
             if error < best:
                 best, self.weight, self.penalty, self.validation_mse = error, weight, penalty, error
-        held_out = validation is not None and validation.count >= _ENOUGH
-        judged = validation if held_out and validation is not None else train
-        self.deviation = np.sqrt(judged.errors(self.weight))
+                freedom = 1 + float((np.maximum(values, 0.0) * inverse).sum())
+        self.deviation = np.sqrt(self._variance(train, validation, freedom))
         return self
+
+    def _variance(self, train: Moments, validation: Moments | None, freedom: float) -> np.ndarray:
+        """Return the mean squared error to expect at each step, (horizon,): that of the held-out windows, or, where
+        they are few, that of the training windows, corrected for what a map of ``freedom`` parameters has learned of
+        them (generalised cross-validation, Golub, Heath and Wahba 1979), and at least as large as the held-out ones'
+        mean."""
+        if validation is not None and validation.count >= _ENOUGH:
+            return validation.errors(self.weight)
+        errors = train.errors(self.weight)
+        seen = 0.0 if validation is None or validation.count == 0 else float(validation.errors(self.weight).mean())
+        if freedom < train.count:
+            errors = errors / (1 - freedom / train.count) ** 2
+        mean = float(errors.mean())
+        if seen <= mean:
+            return errors
+        return errors * (seen / mean) if mean > 1e-9 * seen else np.full(self.horizon, seen)
 
     def fit_ltsf(self, data: LTSFData) -> RidgeForecaster:
         """Fit on the training windows of the protocol, the penalty chosen on its validation windows."""

@@ -126,7 +126,7 @@ def _warn_of_seen_windows(forecasters: list[Any], data: SeriesSet, origins: Any)
         if until is None:
             continue
         for series in data:
-            first = series.stamps[max(0, origins.cutoffs(len(series))[0])]
+            first = series.stamps[min(max(0, origins.cutoffs(len(series))[0]), len(series) - 1)]
             seen = np.datetime64(until) >= first if isinstance(until, str) else int(until) >= int(first)
             if isinstance(until, str) == (series.stamps.dtype.kind == "M") and seen:
                 print(

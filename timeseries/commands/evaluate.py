@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.cli import Parser
+from .forecast import _set_threads
 from .options import add_model_arguments, check_folder, numbers_argument, positive, write_frame, write_text
 
 _DESCRIPTION = """\
@@ -36,6 +37,7 @@ def evaluate(argv: list[str]) -> int:
     """``longscan timeseries evaluate``."""
     arguments = _parser().parse_args(argv)
     folder = check_folder(arguments.output)
+    _set_threads(arguments)
     from ... import __version__
     from ..protocols import gift_rows, ltsf_rows, m4_rows
 

@@ -35,6 +35,11 @@ def read_data(arguments: argparse.Namespace, card: TimeSeriesCard | None = None)
     Raises:
         UserError: anything wrong with the table.
     """
+    data = _read(arguments, card)
+    return data if arguments.season is None else data.replace(data.series, season_length=arguments.season)
+
+
+def _read(arguments: argparse.Namespace, card: TimeSeriesCard | None) -> SeriesSet:
     from ..data import Policy, read_series
     from ..data.reading import find_layout
     from ..datasets import DATASETS, dataset_path

@@ -24,6 +24,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, help: str = "CSV, TSV
     group.add_argument("--data", required=True, metavar="FILE", help=help)
     group.add_argument("--layout", choices=("long", "wide", "m4", "tsf"), help="of the table [found by its columns]")
     group.add_argument("--frequency", help="step between stamps, such as h, 15min, D, MS, or a number [inferred]")
+    group.add_argument("--season", type=_positive, metavar="N", help="steps per season [that of the frequency]")
     group.add_argument("--id-column", help="name of the series in a long table [unique_id]")
     group.add_argument("--time-column", help="stamps [ds in a long table, date in a wide one]")
     group.add_argument("--target-column", help="values of a long table [y]")

@@ -125,7 +125,7 @@ class SeriesWindows(Dataset):
             sample |= {"labels": np.nan_to_num(targets).astype(np.float32), "label_mask": ~np.isnan(targets)}
         past, known = self._covariates(series, begin, cutoff, end)
         if past.shape[1]:
-            sample["past_covariates"] = np.nan_to_num(_padded(past, padding)).astype(np.float32)
+            sample["past_covariates"] = _padded(past, padding).astype(np.float32)
         if known.shape[1]:
             sample["future_covariates"] = known.astype(np.float32)
         if len(series.static):
@@ -157,7 +157,8 @@ class SeriesDataModule(ResumableDataModule):
     "labels": float32 (batch, horizon, channels), "label_mask": bool of that shape, False where missing,
     "series": int64 (batch,), "cutoff": int64 (batch,), "index": int64 (batch,)}``, values in original units and 0 where
     missing. Where there are such columns: ``"past_covariates"`` (batch, lookback, historic + future-known + calendar),
-    ``"future_covariates"`` (batch, horizon, future-known + calendar), ``"static"`` (batch, properties), float32.
+    ``"future_covariates"`` (batch, horizon, future-known + calendar), ``"static"`` (batch, properties), float32, NaN
+    where missing and at padding, which models take for the mean.
     Prediction has no labels, and of the future only the calendar.
 
     Args:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .export import ExportTimeSeriesModel
 from .forecasting import Forecasting
+from .validate_first import ValidateFirst
 
-__all__ = ["ExportTimeSeriesModel", "Forecasting"]
+__all__ = ["ExportTimeSeriesModel", "Forecasting", "ValidateFirst"]

@@ -108,7 +108,7 @@ class Forecasting(TimeSeriesTask):
         return {
             "lookback": card.lookback,
             "horizon": card.horizon,
-            "variates": None if card.std is None else len(card.channels),
+            **({} if card.std is None else {"variates": len(card.channels)}),
             "past_covariates": len(columns.historic) + len(columns.future) + calendar,
             "future_covariates": len(columns.future) + calendar,
             "static_covariates": len(columns.static),

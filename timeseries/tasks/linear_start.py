@@ -33,7 +33,7 @@ def start_linear(model: Any, data: Any) -> None:
     else:
         held = (data.val_windows + data.test_windows) * data.horizon
         ridge.fit_series(
-            column for series in data.data for column in series.values[: len(series) - held].T if len(column)
+            column for series in data.data for column in series.values[: max(0, len(series) - held)].T if len(column)
         )
     with torch.no_grad():
         skip.weight.copy_(torch.from_numpy(ridge.weight[:-1].T))

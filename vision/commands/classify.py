@@ -6,8 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ...core.cli import Parser
+from ...core.command_options import check_output, write_table
 from ...core.errors import UserError, nearest
-from .options import add_model_arguments, check_batch_size, check_output, write_table
+from .options import add_model_arguments, check_batch_size
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.cli import Parser
+from ...core.command_options import check_output
 from ...core.errors import UserError
-from .options import add_model_arguments, check_batch_size, check_output
+from .options import add_model_arguments, check_batch_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,10 @@ def embed(argv: list[str]) -> int:
     for method in ("forward_features", "forward_head"):
         if not hasattr(model.model, method):
             raise UserError(f"{arguments.model}: {type(model.model).__name__} has no features; choose another --model")
+    if output.suffix.lower() == ".parquet":
+        for name in images.names:
+            if any("\ud800" <= letter <= "\udfff" for letter in name):  # bytes that are no UTF-8, as Python keeps them
+                raise UserError(f"the name {name!r} is no UTF-8, which Parquet needs; rename the file, or write .npz")
     try:
         width = _write(arguments, output, model, images)
     except OSError as error:
@@ -72,7 +77,8 @@ def _write(arguments: argparse.Namespace, output: Path, model: VisionModel, imag
         if output.suffix.lower() == ".npz":
             vectors = np.concatenate([found for _, found in groups])
             names = np.array([str(name) for name in images.names])
-            np.savez(temporary, names=names, embeddings=vectors, metadata=np.array(json.dumps(metadata)))
+            with open(temporary, "wb") as stream:  # (to a name, savez would append a small .npz to a large .NPZ)
+                np.savez(stream, names=names, embeddings=vectors, metadata=np.array(json.dumps(metadata)))
             return int(vectors.shape[1])
         import pyarrow as pa
         import pyarrow.parquet as pq

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from ...core.cli import Parser
+from ...core.command_options import check_output
 from ...core.errors import UserError
-from .options import add_model_arguments, check_output
+from .options import add_model_arguments
 
 _DESCRIPTION = """\
 Write a model as ONNX, in float32, for images of one size and batches of any: the tensors are called images (batch,
@@ -37,6 +38,9 @@ def export(argv: list[str]) -> int:
 
     loaded = load_model(arguments)
     card, model = loaded.card, loaded.model.cpu()
+    config = getattr(model, "config", None)
+    if hasattr(config, "vocab_size") or hasattr(config, "num_frames"):
+        raise UserError(f"{arguments.model}: {type(model).__name__} reads no single images; choose another --model")
     shape = (card.channels, *card.img_size)
     generator = torch.Generator().manual_seed(0)
     metadata = {"longscan": json.dumps({"model": arguments.model, **card.to_dict()})}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...core.cli import Parser
+from ...core.command_options import add_seed_argument, check_place
 from ...core.errors import UserError
 from .options import add_model_arguments
 
@@ -24,7 +25,7 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("--temperature", type=float, default=1.0, help="divides the logits [%(default)s]")
     parser.add_argument("--top-k", type=int, help="draw from the k most probable intensities")
     parser.add_argument("--top-p", type=float, help="draw from the fewest intensities with this probability together")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw [%(default)s]")
+    add_seed_argument(parser, "of the draw")
     parser.add_argument("--output", required=True, help="folder to write")
     arguments = parser.parse_args(argv)
     if arguments.number < 1:
@@ -38,6 +39,7 @@ def generate(argv: list[str]) -> int:
     folder = Path(arguments.output).expanduser()
     if folder.is_file():
         raise UserError(f"--output {folder}: is a file; name a folder")
+    check_place(folder)
     from PIL import Image
 
     from ...core.files import replacing

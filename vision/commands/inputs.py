@@ -11,7 +11,8 @@ from ..data.images import Images, file_images
 
 
 def list_inputs(places: Sequence[str]) -> Images:
-    """Return the images of files and folders; those of a folder are named relative to it.
+    """Return the images of files and folders; those of a folder are named relative to it where it is the only input,
+    and otherwise by their path, so that two folders with files of the same names stay apart.
 
     Raises:
         UserError: one is missing, empty, or a folder without images.
@@ -21,7 +22,7 @@ def list_inputs(places: Sequence[str]) -> Images:
     for place in places:
         if Path(place).expanduser().is_dir():
             found = read_plain_folder(place)
-            names += list(found.names)
+            names += [name if len(places) == 1 else (Path(place) / name).as_posix() for name in found.names]
             paths += found.store.paths  # type: ignore[attr-defined]
         else:
             names.append(place)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...core.cli import Parser
+from ...core.command_options import check_output
 from ...core.errors import UserError, nearest
-from .options import add_model_arguments, check_output
+from .options import add_model_arguments
 
 if TYPE_CHECKING:
     from ..loading import VisionModel

@@ -49,7 +49,9 @@ def read_npz(path: str) -> Images:
         raise UserError(
             f"{file}: its arrays ({found}) are not images of splits; name them x_train, y_train, x_test, y_test"
         )
-    names = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+    names = None
+    if "classes" in arrays:
+        names = tuple(n.decode("utf-8") if isinstance(n, bytes) else str(n) for n in arrays["classes"].ravel())
     return joined(str(file), parts, names)
 
 

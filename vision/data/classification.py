@@ -82,6 +82,8 @@ class ImageClassificationDataModule(ImagesDataModule):
         self.augmentation, self._class_names = augmentation, class_names
         if class_names is not None and len(set(class_names)) < len(class_names):
             raise UserError("class_names: a name occurs twice; every class needs its own")
+        if class_names is not None and not all(name.strip() for name in class_names):
+            raise UserError("class_names: a name is empty; every class needs one")
 
     @property
     def class_names(self) -> list[str]:

@@ -25,7 +25,7 @@ SPLIT_FOLDERS = {
 def image_files(folder: Path) -> list[Path]:
     """Return all image files below a folder, sorted; hidden ones are left out."""
     found: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             Path(place, name)
@@ -33,6 +33,10 @@ def image_files(folder: Path) -> list[Path]:
             if Path(name).suffix.lower() in IMAGE_ENDINGS and not name.startswith(".")
         ]
     return sorted(found)
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change its mode or remove it") from error
 
 
 def require_folder(folder: str | Path) -> Path:
@@ -94,7 +98,11 @@ def read_plain_folder(folder: str | Path) -> Images:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders of splits in ``root`` by split; empty where it has none."""
+    """Return the folders of splits in ``root`` by split; empty where it has none.
+
+    Raises:
+        UserError: two folders of one split, or images in a folder beside them.
+    """
     found: dict[str, Path] = {}
     for place in sorted(root.iterdir()):
         split = SPLIT_FOLDERS.get(place.name.lower())
@@ -103,6 +111,14 @@ def split_folders(root: Path) -> dict[str, Path]:
         if split in found:
             raise UserError(f"{root}: {found[split].name} and {place.name} are both {split} images; remove one")
         found[split] = place
+    if found:
+        for place in sorted(root.iterdir()):
+            if place.is_dir() and place not in found.values() and not place.name.startswith(".") and image_files(place):
+                other = next(iter(found.values())).name
+                raise UserError(
+                    f"{place}: has images, but {other} beside it is taken for a split, and only folders of splits are "
+                    "read then; move or rename one of them"
+                )
     return {split: found[split] for split in ("train", "val", "test") if split in found}
 
 
@@ -110,11 +126,15 @@ def class_folders(root: Path) -> list[str]:
     """Return the names of the folders of classes, sorted.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or images beside them, which would have no class.
     """
-    names = sorted(place.name for place in root.iterdir() if place.is_dir() and not place.name.startswith("."))
+    entries = sorted(place for place in root.iterdir() if not place.name.startswith("."))
+    names = [place.name for place in entries if place.is_dir()]
     if not names:
         raise UserError(f"{root}: has no class folders; put the images of each class in a folder of its name")
+    stray = next((place for place in entries if place.suffix.lower() in IMAGE_ENDINGS and not place.is_dir()), None)
+    if stray is not None:
+        raise UserError(f"{stray}: is in no class folder; move it into one, or elsewhere")
     return names
 
 

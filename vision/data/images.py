@@ -54,7 +54,7 @@ class Pixels:
         from PIL import Image
 
         value = self.values[row]
-        return convert_image(Image.fromarray(value[..., 0] if value.shape[-1:] == (1,) else value), where, channels)
+        return convert_image(Image.fromarray(value[..., 0] if value.shape[2:] == (1,) else value), where, channels)
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,11 @@ def file_images(origin: str, paths: list[Path], names: list[str] | None = None, 
     """Return images of files, in order; ``options`` are further fields.
 
     Raises:
-        UserError: an empty file.
+        UserError: an empty file, or a link to nothing.
     """
     for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: is a link to a file that there is not; mend or remove it")
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty; copy it again or remove it")
     names = [str(path) for path in paths] if names is None else names

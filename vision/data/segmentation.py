@@ -17,7 +17,7 @@ from ..card import IMAGENET_MEAN, IMAGENET_STD
 from .folders import read_plain_folder
 from .images import Images
 from .masks import IGNORED_MASK, Pairs, read_pairs
-from .sourced import image_size, list_files
+from .sourced import check_normalisation, image_size, list_files
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +140,10 @@ class SegmentationDataModule(ResumableDataModule):
         self.img_size = size
         self.mean = tuple(IMAGENET_MEAN if channels == 3 else (0.5,)) if mean is None else tuple(mean)
         self.std = tuple(IMAGENET_STD if channels == 3 else (0.5,)) if std is None else tuple(std)
+        check_normalisation(self.mean, self.std, channels)
+        for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction), ("hflip", hflip)):
+            if not 0 <= share < 1 and not (name == "hflip" and share == 1):
+                raise UserError(f"{name} is {share}; expected 0 or more and less than 1")
         self.scale, self.hflip = scale, hflip
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.interpolation, self.crop_pct = "bicubic", 1.0

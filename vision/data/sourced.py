@@ -95,11 +95,7 @@ class ImagesDataModule(ResumableDataModule):
         self._check()
         self.mean = tuple(IMAGENET_MEAN if channels == 3 else (0.5,)) if mean is None else tuple(mean)
         self.std = tuple(IMAGENET_STD if channels == 3 else (0.5,)) if std is None else tuple(std)
-        for name in ("mean", "std"):
-            if len(getattr(self, name)) != channels:
-                raise UserError(f"{name} has {len(getattr(self, name))} values for {channels} channels")
-        if min(self.std) <= 0:
-            raise UserError(f"std is {list(self.std)}; each must be above 0")
+        check_normalisation(self.mean, self.std, channels)
         self._whole: Images | None = None
         self._splits: dict[str, Images] | None = None
 
@@ -296,6 +292,19 @@ def _read_splits(reader: str, splits: dict[str, str]) -> Images:
     if len(splits) > 1:
         return whole
     return Images(whole.origin, whole.names, whole.store, whole.rows, whole.labels, whole.class_names)
+
+
+def check_normalisation(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
+    """Check the mean and standard deviation of each channel.
+
+    Raises:
+        UserError: not one for each channel, or no deviation.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise UserError(f"{name} has {len(values)} values for {channels} channels")
+    if min(std) <= 0:
+        raise UserError(f"std is {list(std)}; each must be above 0")
 
 
 def image_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.errors import UserError
 from .decoding import convert_image, decode_image
+from .folders import SPLIT_FOLDERS
 from .images import Images
 
 #: Readers of streams, whose images have no numbers by which a run could be resumed.
@@ -73,12 +74,15 @@ def open_reader(name: str, root: str | None, split: str) -> Any:
 
 
 def read_timm(name: str, root: str | None, split: str) -> Images:
-    """Return the images of one split of a data set, without splits of its own.
+    """Return the images of one split of a data set, or all of a tar file with its splits (``train/CLASS/…``), if any.
 
     Args:
         name: of the reader, ``hfds/NAME``; empty for a tar file at ``root``.
         root: tar file, or folder of the reader's cache.
         split: as the data set calls it.
+
+    Raises:
+        UserError: it cannot be opened, or only some images of a tar file are in folders of splits.
     """
     if not name:
         path = Path(root or "").expanduser()
@@ -96,7 +100,19 @@ def read_timm(name: str, root: str | None, split: str) -> Images:
     class_names = None if classes is None else tuple(str(label) for label in classes)
     if labels is not None and class_names is None:
         class_names = tuple(str(index) for index in range(int(labels.max()) + 1))
-    return Images(origin, names, store, np.arange(count), labels, class_names)
+    splits = None if name else _split_folders(origin, names)
+    return Images(origin, names, store, np.arange(count), labels, class_names, splits)
+
+
+def _split_folders(origin: str, names: np.ndarray) -> np.ndarray | None:
+    """The split of each image by the folder that its class folder is in; None where there are none."""
+    above = [Path(name).parts[-3].lower() if len(Path(name).parts) > 2 else "" for name in names]
+    found = np.array([SPLIT_FOLDERS.get(folder) for folder in above], dtype=object)
+    known = found != None  # noqa: E711 (of each)
+    if known.any() and not known.all():
+        given, other = names[np.argmax(known)], names[np.argmin(known)]
+        raise UserError(f"{origin}: {given} is in a folder of a split, {other} is not; pack both alike")
+    return found if known.any() else None
 
 
 def _labels(reader: Any, count: int) -> np.ndarray | None:

@@ -59,6 +59,12 @@ class ImageAugmentation:
                 raise UserError(f"augmentation.{name} is {getattr(self, name)}; expected 0 … 1")
         if self.padding < 0 or self.degrees < 0 or self.color_jitter < 0:
             raise UserError("augmentation: padding, degrees and color_jitter must not be negative")
+        for name, highest in (("scale", 1.0), ("ratio", None), ("zoom", None)):
+            pair = getattr(self, name)
+            if pair is not None and not 0 < pair[0] <= pair[1] <= (highest or pair[1]):
+                raise UserError(
+                    f"augmentation.{name} is {list(pair)}; expected 0 < lowest ≤ highest{' ≤ 1' if highest else ''}"
+                )
         check_interpolation(self.interpolation)
 
 

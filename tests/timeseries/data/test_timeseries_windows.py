@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+import longscan
 from longscan.core.errors import UserError
 from longscan.core.training.data import SampleKey
 from longscan.timeseries.data import LTSFDataModule, SeriesDataModule, SeriesSet, make_series
 from longscan.timeseries.data.series import Series
 from longscan.timeseries.frequency import Frequency
+from longscan.timeseries.tasks import Forecasting
+from longscan.timeseries.trained import TrainedForecaster
 
 
 def counting(lengths: Sequence[int]) -> SeriesSet:
@@ -154,6 +158,31 @@ def test_covariates_over_lookback_and_horizon() -> None:
     assert test["static"].tolist() == [[7]]
     ahead = batches(module.predict_dataloader())[0]
     assert ((ahead["future_covariates"][0, :, 0] + 0.5) * 23).tolist() == pytest.approx([6, 7], abs=1e-5)
+
+
+def test_covariates_of_rows_that_do_not_exist_are_the_mean() -> None:
+    """In training as in prediction: padding before a short series says nothing of its covariates."""
+    series = make_series("a", np.arange(9), np.arange(9.0))
+    covariate = 50 + np.arange(9.0)[:, None]
+    data = SeriesSet((dataclasses.replace(series, historic=covariate),), Frequency(1), historic_names=("x",))
+    module = SeriesDataModule(data, lookback=12, horizon=2)
+    module.setup()
+    assert module.predict_set is not None
+    sample = module.predict_set[0]
+    assert np.isnan(sample["past_covariates"][:3]).all()
+    assert sample["past_covariates"][3:].ravel().tolist() == covariate.ravel().tolist()
+    task = Forecasting("s4d_forecaster", {"d_model": 8, "n_layers": 1})
+    task.card = task.describe(module)
+    model: Any = longscan.create_model("s4d_forecaster", **task.fitting_options() | task.options)
+    model.fit_scaling(torch.from_numpy(series.values), **module.train_set.covariate_rows())
+    given = torch.from_numpy(sample["past_covariates"])[None]
+    scaled = model.covariates(torch.zeros(1, 12, 1), given, None, None, 2)[0]
+    assert scaled[0, :3].eq(0).all()
+    assert scaled[0, 3:].ne(0).any()
+    first = TrainedForecaster(model.eval(), task.card, "m").predict(data, 2)[0].point
+    batch = module.collate([sample])
+    answer = model.predict(batch["input_ids"], batch["observed"], past_covariates=batch["past_covariates"]).point
+    np.testing.assert_allclose(first, answer[0].numpy(), rtol=1e-6)
 
 
 def test_a_test_file_follows_the_series(tmp_path: Path) -> None:

@@ -160,11 +160,40 @@ def test_training_restarts_in_mid_epoch() -> None:
         ({"dataset": "digits", "interpolation": "cubic"}, "interpolation is 'cubic'"),
         ({"dataset": "digits", "val_fraction": 0.6, "test_fraction": 0.5}, "leave nothing to train on"),
         ({"archive": "none.tar.gz"}, "no such archive"),
+        ({"dataset": "digits", "class_names": ["a", " "]}, "a name is empty"),
     ],
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ImageClassificationDataModule(**options).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"zoom": (1.2, 0.8)}, r"augmentation.zoom is \[1.2, 0.8\]"),
+        ({"zoom": (0.0, 1.0)}, "augmentation.zoom"),
+        ({"scale": (0.5, 2.0)}, r"augmentation.scale is .* highest ≤ 1"),
+        ({"ratio": (-1.0, 1.0)}, "augmentation.ratio"),
+    ],
+)
+def test_ranges_of_augmentation(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ImageAugmentation(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_fraction": 1.5}, "val_fraction is 1.5"),
+        ({"hflip": -0.1}, "hflip is -0.1"),
+        ({"std": [1.0, 0.0, 1.0]}, "each must be above 0"),
+        ({"mean": [0.5]}, "mean has 1 values for 3 channels"),
+    ],
+)
+def test_options_of_segmentation_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SegmentationDataModule("folder", ["back", "front"], **options)
 
 
 def test_policies_that_timm_does_not_know() -> None:

@@ -65,6 +65,31 @@ def test_split_folders(tmp_path: Path) -> None:
         read_class_folders(tmp_path)
 
 
+def test_no_image_is_left_out_in_silence(tmp_path: Path) -> None:
+    """Images beside the class folders or beside the folders of splits, and links to nothing."""
+    write_classes(tmp_path / "a", 2, ("x", "y"))
+    write_image(tmp_path / "a" / "stray.png")
+    with pytest.raises(UserError, match=r"stray.png: is in no class folder"):
+        read_class_folders(tmp_path / "a")
+    write_classes(tmp_path / "b", 2, ("control", "test"))
+    with pytest.raises(UserError, match=r"control: has images, but test beside it is taken for a split"):
+        read_class_folders(tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "gone.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(UserError, match=r"gone.png: is a link to a file that there is not"):
+        read_plain_folder(tmp_path / "c")
+
+
+def test_columns_of_pixels_and_names_in_bytes(tmp_path: Path) -> None:
+    """Images that are one pixel wide; class names as bytes."""
+    values = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
+    names = np.array([b"a", "ü".encode()])
+    np.savez(tmp_path / "a.npz", x_train=values, y_train=np.array([0, 1, 0, 1]), classes=names)
+    found = read_npz(str(tmp_path / "a.npz"))
+    assert found.class_names == ("a", "ü")
+    assert np.array_equal(np.asarray(found.read(2, 1)), values[2])
+
+
 def test_an_empty_class_folder(tmp_path: Path) -> None:
     write_classes(tmp_path, 2)
     (tmp_path / "grey").mkdir()
@@ -236,6 +261,26 @@ def test_tar_files_through_timm(tmp_path: Path) -> None:
     assert found.labels[row] == 1
     copy = pickle.loads(pickle.dumps(found))  # as loader processes that are spawned receive it
     assert np.array_equal(np.asarray(copy.read(row)), np.asarray(wanted))
+
+
+def test_tar_files_with_splits(tmp_path: Path) -> None:
+    """Test images in a tar file do not become training images."""
+    for split, count in (("train", 3), ("valid", 1), ("test", 2)):
+        write_classes(tmp_path / "set" / split, count, ("x", "y"))
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(tmp_path / "set", "set")
+    found = read_timm("", str(tmp_path / "set.tar"), "train")
+    assert found.splits is not None
+    assert [str(name).split("/")[1] for name in found.names] == [
+        {"val": "valid"}.get(split, split) for split in found.splits
+    ]
+    data = ImageClassificationDataModule(archive=str(tmp_path / "set.tar"))
+    assert {name: len(part) for name, part in data.images().items()} == {"train": 6, "val": 2, "test": 4}
+    write_image(tmp_path / "set" / "more" / "x" / "0.png")
+    with tarfile.open(tmp_path / "mixed.tar", "w") as archive:
+        archive.add(tmp_path / "set", "set")
+    with pytest.raises(UserError, match=r"is in a folder of a split, set/more/x/0.png is not"):
+        read_timm("", str(tmp_path / "mixed.tar"), "train")
 
 
 def test_readers_that_are_refused(tmp_path: Path) -> None:
