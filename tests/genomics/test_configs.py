@@ -24,6 +24,7 @@ PARAMETERS = {
     "genomics/arabidopsis": 1_934_592,
     "genomics/caduceus_hg38": 1_934_592,
     "genomics/coding": 82_752,
+    "genomics/coding_decoys": 398_690,
     "genomics/hyenadna_hg38": 436_096,
     "genomics/lora_splice": 471_056,
     "genomics/predict": 470_702,

@@ -77,7 +77,6 @@ def run_forward(scans: tuple[Arguments, ...], save: bool) -> tuple[Tensor, list[
             "B_CONSTANT": plan.constant[0], "C_CONSTANT": plan.constant[1],
             "HAS_D": operands[0].D is not None, "HAS_ENTERING": entering[0] is not None,
             "PACKED": cu_seqlens is not None, "SAVE": save, "SEGMENT": segment, **plan.options,
-            **plan.limits,
         },
     )  # fmt: skip
     return y, final, entries

@@ -6,7 +6,8 @@ A program is a warp. It walks along one sequence, or one chunk of it, with the s
 registers, and takes batches of tokens: the elementwise part (step sizes, gates) is spread over the lanes, every
 (channel, token) once; its results are then handed to all four lanes of a channel, which advance a quarter of the states
 each. B and C, which all channels need, are converted once and handed on through shared memory: neither registers nor
-instructions would suffice for every lane to load them. Three batches are in the works at a time, see ``_walk``.
+instructions would suffice for every lane to load them. While one batch is computed, the inputs of the next are on
+their way.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import triton.language as tl
 
 from .._gluon import (
     arange,
+    arrange,
+    columns,
     own_sum,
     read,
     rows_layout,
@@ -29,46 +32,43 @@ from .._gluon import (
     zeros,
 )  # fmt: skip
 from .._triton import LOG2_E
-from .triton_inputs import fetch_rows, find_chunk, first_segment, load_inputs, prepare, row_of, spread_rows
+from .triton_inputs import fetch_rows, find_chunk, first_segment, load_inputs, row_of, spread_rows, step_sizes
 
 
 @triton.jit
 def _advance(
-    h, dt, dt_u, B_rows, C_rows, B_tile, C_tile, rate,
-    FROM: tl.constexpr, TO: tl.constexpr, CHANNELS: tl.constexpr, STATES: tl.constexpr, B_CONSTANT: tl.constexpr,
-    C_CONSTANT: tl.constexpr, TILE: tl.constexpr,
+    h, inputs, B_rows, C_rows, B_tile, C_tile, y, start, steps, token, channel, limit, rate, bias, skip,
+    Y: tl.constexpr, WAY: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, EVEN: tl.constexpr,
+    B_CONSTANT: tl.constexpr, C_CONSTANT: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, ADD: tl.constexpr,
+    SOFTPLUS: tl.constexpr, LAST: tl.constexpr, STATES: tl.constexpr, SPREAD: tl.constexpr, WHOLE: tl.constexpr,
+    TILE: tl.constexpr,
 ):  # fmt: skip
-    """The states after some tokens of a batch, and their sums over states, still to be finished."""
+    """The states after a batch of tokens; stores its y."""
+    TILE_CHANNELS: tl.constexpr = slice_of(TILE, 1)
+    valid = start + token < steps
+    u_batch = inputs[0].to(tl.float32)
+    dt_batch = step_sizes(inputs[1], bias, valid, SOFTPLUS, LAST)
+    dt = columns(arrange(dt_batch, WHOLE), CHANNELS, TOKENS, TILE_CHANNELS)
+    dt_u = columns(arrange(dt_batch * u_batch, WHOLE), CHANNELS, TOKENS, TILE_CHANNELS)
     sums = ()
-    for j in tl.static_range(FROM, TO):
+    for j in tl.static_range(TOKENS):
         B_t, C_t = row_of(B_rows, B_tile, j, B_CONSTANT, TILE), row_of(C_rows, C_tile, j, C_CONSTANT, TILE)
         h = tl.fma(tl.exp2(dt[j][:, None] * rate), h, dt_u[j][:, None] * B_t)
         sums = sums + (own_sum(h * C_t, CHANNELS, STATES),)
-    return h, sums
-
-
-@triton.jit
-def _finish(
-    sums, inputs, y, start, steps, token, channel, limit, skip,
-    Y: tl.constexpr, WAY: tl.constexpr, TOKENS: tl.constexpr, CHANNELS: tl.constexpr, EVEN: tl.constexpr,
-    HAS_D: tl.constexpr, HAS_Z: tl.constexpr, ADD: tl.constexpr, LAST: tl.constexpr, SPREAD: tl.constexpr,
-):  # fmt: skip
-    """Store y of a batch; nothing for a batch before the first."""
     out = sum_lanes(sums, 0, TOKENS, CHANNELS, SPREAD)
     if HAS_D:
-        out += inputs[0].to(tl.float32) * skip
+        out += u_batch * skip
     if ADD:
         out += inputs[3].to(tl.float32)
     if HAS_Z:
         gate = inputs[2].to(tl.float32)
         out *= gate * sigmoid(gate, SPREAD)
-    mask = (start + token >= 0) & (channel < limit)
-    if EVEN:
-        mask = start + token >= 0
-    if LAST:
-        mask = mask & (start + token < steps)
     place = (y + tl.cast(start, tl.int64) * (WAY * Y)) + (WAY * token * Y + channel)
-    tl.store(place, out.to(y.dtype.element_ty), mask)
+    if EVEN and not LAST:
+        tl.store(place, out.to(y.dtype.element_ty))
+    else:
+        tl.store(place, out.to(y.dtype.element_ty), valid & (channel < limit))
+    return h
 
 
 @triton.jit
@@ -89,7 +89,7 @@ def _walk(
     SPREAD: tl.constexpr = spread_layout(STATES, TOKENS, WARPS, GLUON)
     SPREAD_TOKENS: tl.constexpr = slice_of(SPREAD, 0)
     SPREAD_CHANNELS: tl.constexpr = slice_of(SPREAD, 1)
-    WHOLE: tl.constexpr = whole_layout(STATES, 2 * TOKENS, WARPS, GLUON)
+    WHOLE: tl.constexpr = whole_layout(STATES, TOKENS, WARPS, GLUON)
     WAY: tl.constexpr = -1 if REVERSE else 1
     U: tl.constexpr = STRIDES[WHICH][0]
     DELTA: tl.constexpr = STRIDES[WHICH][1]
@@ -135,16 +135,10 @@ def _walk(
         row_state = arange(STATES, slice_of(ROWS, 0))[None, :]
 
     full = steps // TOKENS * TOKENS
+    zero = 0 * steps
     if full > 0:
-        # A batch is prepared while the one before it advances, whose predecessor is finished at the same time: a
-        # warp has few neighbours to hide its waiting. Inputs are loaded two batches ahead, B and C one.
-        zero = 0 * steps
         inputs = load_inputs(
             u, delta, z, y, zero, steps, token, channel, limit, U, DELTA, Z, Y, WAY, EVEN, HAS_Z, ADD, False
-        )  # fmt: skip
-        inputs_next = load_inputs(
-            u, delta, z, y, tl.minimum(TOKENS, full - TOKENS), steps, token, channel, limit, U, DELTA, Z, Y, WAY, EVEN,
-            HAS_Z, ADD, False,
         )  # fmt: skip
         B_next = fetch_rows(
             B, zero, steps, row_token, row_state, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, False, GLUON
@@ -152,18 +146,13 @@ def _walk(
         C_next = fetch_rows(
             C, zero, steps, row_token, row_state, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, False, GLUON
         )
-        dt, dt_u = prepare(inputs, bias, token < 0, TOKENS, CHANNELS, SOFTPLUS, False, WHOLE, TILE_CHANNELS)
-        inputs_before = inputs
-        sums = ()
-        for _ in tl.static_range(TOKENS):
-            sums = sums + (own_sum(h, CHANNELS, STATES),)
         for start in range(0, full, TOKENS):
             next = tl.minimum(start + TOKENS, full - TOKENS)
+            batch_inputs = inputs
             B_rows = spread_rows(memory[0], B_next, B_CONSTANT, GLUON)
             C_rows = spread_rows(memory[1], C_next, C_CONSTANT, GLUON)
-            inputs_after = load_inputs(
-                u, delta, z, y, tl.minimum(start + 2 * TOKENS, full - TOKENS), steps, token, channel, limit, U, DELTA,
-                Z, Y, WAY, EVEN, HAS_Z, ADD, False,
+            inputs = load_inputs(
+                u, delta, z, y, next, steps, token, channel, limit, U, DELTA, Z, Y, WAY, EVEN, HAS_Z, ADD, False
             )  # fmt: skip
             B_next = fetch_rows(
                 B, next, steps, row_token, row_state, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, False, GLUON
@@ -172,53 +161,32 @@ def _walk(
                 C, next, steps, row_token, row_state, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, False, GLUON
             )
             if SAVE:
-                keep = inside & (start % SEGMENT == 0)
-                tl.store(entries + tl.cast(start // SEGMENT, tl.int64) * dim * STATE + tile, h, keep)
-            dt_next, dt_u_next = prepare(
-                inputs_next, bias, token < 0, TOKENS, CHANNELS, SOFTPLUS, False, WHOLE, TILE_CHANNELS
-            )
-            h, first_sums = _advance(
-                h, dt, dt_u, B_rows, C_rows, B_tile, C_tile, rate, 0, TOKENS // 2, CHANNELS, STATES, B_CONSTANT,
-                C_CONSTANT, TILE,
+                if start % SEGMENT == 0:
+                    tl.store(entries + tl.cast(start // SEGMENT, tl.int64) * dim * STATE + tile, h, inside)
+            h = _advance(
+                h, batch_inputs, B_rows, C_rows, B_tile, C_tile, y, start, steps, token, channel, limit, rate, bias,
+                skip, Y, WAY, TOKENS, CHANNELS, EVEN, B_CONSTANT, C_CONSTANT, HAS_D, HAS_Z, ADD, SOFTPLUS, False,
+                STATES, SPREAD, WHOLE, TILE,
             )  # fmt: skip
-            _finish(
-                sums, inputs_before, y, start - TOKENS, steps, token, channel, limit, skip, Y, WAY, TOKENS, CHANNELS,
-                EVEN, HAS_D, HAS_Z, ADD, False, SPREAD,
-            )  # fmt: skip
-            h, last_sums = _advance(
-                h, dt, dt_u, B_rows, C_rows, B_tile, C_tile, rate, TOKENS // 2, TOKENS, CHANNELS, STATES, B_CONSTANT,
-                C_CONSTANT, TILE,
-            )  # fmt: skip
-            sums, dt, dt_u = first_sums + last_sums, dt_next, dt_u_next
-            inputs_before, inputs, inputs_next = inputs, inputs_next, inputs_after
-        _finish(
-            sums, inputs_before, y, full - TOKENS, steps, token, channel, limit, skip, Y, WAY, TOKENS, CHANNELS, EVEN,
-            HAS_D, HAS_Z, ADD, False, SPREAD,
-        )  # fmt: skip
     if full < steps:
         if SAVE:
             if full % SEGMENT == 0:
                 tl.store(entries + tl.cast(full // SEGMENT, tl.int64) * dim * STATE + tile, h, inside)
-        last_inputs = load_inputs(
+        inputs = load_inputs(
             u, delta, z, y, full, steps, token, channel, limit, U, DELTA, Z, Y, WAY, EVEN, HAS_Z, ADD, True
         )  # fmt: skip
-        B_last = fetch_rows(
+        B_next = fetch_rows(
             B, full, steps, row_token, row_state, B_TOKEN, WAY, TOKENS, STATE, EVEN, B_CONSTANT, True, GLUON
         )
-        C_last = fetch_rows(
+        C_next = fetch_rows(
             C, full, steps, row_token, row_state, C_TOKEN, WAY, TOKENS, STATE, EVEN, C_CONSTANT, True, GLUON
         )
-        last_dt, last_dt_u = prepare(
-            last_inputs, bias, full + token < steps, TOKENS, CHANNELS, SOFTPLUS, True, WHOLE, TILE_CHANNELS
-        )
-        h, last_sums = _advance(
-            h, last_dt, last_dt_u, spread_rows(memory[0], B_last, B_CONSTANT, GLUON),
-            spread_rows(memory[1], C_last, C_CONSTANT, GLUON), B_tile, C_tile, rate, 0, TOKENS, CHANNELS, STATES,
-            B_CONSTANT, C_CONSTANT, TILE,
-        )  # fmt: skip
-        _finish(
-            last_sums, last_inputs, y, full, steps, token, channel, limit, skip, Y, WAY, TOKENS, CHANNELS, EVEN, HAS_D,
-            HAS_Z, ADD, True, SPREAD,
+        B_rows = spread_rows(memory[0], B_next, B_CONSTANT, GLUON)
+        C_rows = spread_rows(memory[1], C_next, C_CONSTANT, GLUON)
+        h = _advance(
+            h, inputs, B_rows, C_rows, B_tile, C_tile, y, full, steps, token, channel, limit, rate, bias, skip, Y, WAY,
+            TOKENS, CHANNELS, EVEN, B_CONSTANT, C_CONSTANT, HAS_D, HAS_Z, ADD, SOFTPLUS, True, STATES, SPREAD, WHOLE,
+            TILE,
         )  # fmt: skip
     if part == chunks - 1:
         tl.store(leaving + sequence * dim * STATE + tile, h, inside)

@@ -24,7 +24,7 @@ from .triton_chunks import carry, summarize
 #: Tokens whose elementwise part is computed together.
 TOKENS, TOKENS_BACKWARD = 8, 4
 #: Sequences are cut into chunks below so many programs a multiprocessor, and then to give at most so many.
-CHUNKING, CHUNKING_BACKWARD = (3, 24), (8, 8)
+CHUNKING, CHUNKING_BACKWARD = (4, 24), (8, 8)
 #: Blocks of channels that a program of the backward pass may take: as many fewer shares of B's and C's gradients.
 TURNS = (1, 2, 3, 4)
 #: With more states the backward pass does not fit into registers and takes them in groups.
@@ -116,8 +116,6 @@ class Plan:
             "GLUON": self.use_gluon,
             "num_warps": 1,
         }
-        # Registers of a thread: what a third warp a scheduler leaves; 16 states do with it.
-        self.limits = {"maxnreg": 168} if self.use_gluon and self.padded == 16 else {}
         self._compiled: dict[str, tuple[Any, tuple[None, ...]]] = {}
 
     def launch(
@@ -165,7 +163,6 @@ class Plan:
             lambda: {
                 "STRIDES": tuple((t.stride(1), s[1], s[which]) for t, s in zip(x, self.token_strides, strict=True)),
                 "Z": self.z_strides[1], "CONSTANT": self.constant[which - 2], "GRADIENT": gradient, **self.options,
-                **self.limits,
             },
         )  # fmt: skip
         elements = self.dim * self.state

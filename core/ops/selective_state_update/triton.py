@@ -8,8 +8,6 @@ few programs, computing addresses from them would take a good part of the time.
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import triton
 import triton.language as tl
@@ -18,11 +16,9 @@ from torch import Tensor
 from .._triton import LOG2_E, ceil_div, power_of_two, silu, softplus
 from .arguments import Arguments
 
-_ELEMENTS = 512  # of the state, in a program
-_EACH = 4  # of them in a thread
-_OVERLAP = False
-with contextlib.suppress(ImportError):
-    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+# Of the state: in a program, for one sequence and for several, and in a thread.
+_ELEMENTS = (256, 512)
+_EACH = 4
 
 
 @triton.jit
@@ -49,11 +45,7 @@ def _step(
     C_row: tl.constexpr, C_channels: tl.constexpr,
     CHANNELS: tl.constexpr, STATES: tl.constexpr, B_SHARED: tl.constexpr, C_SHARED: tl.constexpr,
     HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr, ALONE: tl.constexpr,
-    OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
     batch = tl.program_id(0).to(tl.int64)
     if ALONE:
         batch = batch * 0  # known to the compiler, which then knows the addresses
@@ -117,14 +109,13 @@ def run(arguments: Arguments) -> Tensor:
     B, B_batch, B_row, B_channels, B_shared = _layout(B, batch, dim)
     C, C_batch, C_row, C_channels, C_shared = _layout(C, batch, dim)
     width = power_of_two(states)
-    channels = max(1, min(_ELEMENTS // width, power_of_two(dim)))
+    channels = max(1, min(_ELEMENTS[batch > 1] // width, power_of_two(dim)))
     _step[(batch, ceil_div(dim, channels))](
         state, u, delta, A, B, C, D, gate, offsets, y,
         state.stride(0), u.stride(0), delta.stride(0), gate.stride(0), B_batch, C_batch,
         dim, states, *state.stride()[1:], *A.stride(), B_row, B_channels, C_row, C_channels,
         CHANNELS=channels, STATES=width, B_SHARED=B_shared, C_SHARED=C_shared,
         HAS_D=arguments.D is not None, HAS_Z=z is not None, HAS_BIAS=bias is not None, SOFTPLUS=delta_softplus,
-        ALONE=batch == 1, OVERLAP=_OVERLAP, **({"launch_pdl": True} if _OVERLAP else {}),
-        num_warps=max(1, min(8, channels * width // (32 * _EACH))),
+        ALONE=batch == 1, num_warps=max(1, min(8, channels * width // (32 * _EACH))),
     )  # fmt: skip
     return y

@@ -54,7 +54,7 @@ def _convolve(
     window = ()
     for k in tl.static_range(BACK):
         step = first - BACK + k
-        entering = tl.load(x_at - (BACK - k) * WAY * X_TOKEN, here & (step >= 0) & (left > k - BACK), 0.0)
+        entering = tl.load(x_at - (BACK - k) * WAY * X_TOKEN, here & (step >= 0) & (left > 0), 0.0)
         if HAS_INITIAL and not PACKED:
             place = (batch * BACK + step + BACK) * DIM + channel
             old = tl.load(initial + place, here & (step < 0) & (left > 0), 0.0)

@@ -28,9 +28,9 @@ from .triton_shared import aligned, bounds_of, contiguous, load_steps, load_taps
 _TOKENS = 8
 _CHANNELS = (128, 64)
 _EACH = 4
-_SEGMENTS = (32, 512)
-_PROGRAMS = 16  # of a multiprocessor at most, if segments may be so long
-_STAGES = 2  # blocks of tokens at hand or on their way, where few registers are needed
+_SEGMENTS = (32, 256)
+_PROGRAMS = 12  # of a multiprocessor at most, if segments may be so long
+_STAGES = 3  # blocks of tokens at hand or on their way, where few registers are needed
 
 
 @triton.jit
@@ -77,11 +77,10 @@ def _adjoint(
     window, pending, placed = (), (), ()
     for k in tl.static_range(BACK):
         step = first - BACK + k
-        known = (step >= 0) & (left > k - BACK)
-        entering = tl.load(x_at - (BACK - k) * WAY * X_TOKEN, here & known, 0.0).to(tl.float32)
+        entering = tl.load(x_at - (BACK - k) * WAY * X_TOKEN, here & (step >= 0), 0.0).to(tl.float32)
         if HAS_INITIAL and not PACKED:
             place = (batch * BACK + step + BACK) * DIM + channel
-            entering += tl.load(initial + place, here & (step < 0) & (left > 0), 0.0).to(tl.float32)
+            entering += tl.load(initial + place, here & (step < 0), 0.0).to(tl.float32)
         window = window + (entering,)
         pending = pending + (tl.zeros((1, CHANNELS), tl.float32),)
         placed = placed + (0,)
