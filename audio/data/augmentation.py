@@ -21,7 +21,7 @@ class Augmentation:
         lowpass_probability: how often high frequencies are taken away, as by a telephone or a lower sampling rate.
         lowpass_hz: cut-off (-3 dB) frequencies that are drawn from, on a logarithmic scale: (least, greatest).
         shift_seconds: move the clip in its window by up to so much either way; what is laid bare is silence, what
-            leaves the window is lost.
+            leaves the window is lost, but never more than half of the recording.
         gain_db: multiply by a gain drawn uniformly from plus or minus so many decibels.
         noise_probability: how often white noise is added.
         noise_snr_db: signal-to-noise ratios that it is drawn from, uniformly, in decibels: (least, greatest), of the
@@ -80,6 +80,8 @@ class Augmentation:
             least, greatest = self.lowpass_hz
             result = lowpass(result, sample_rate, least * (greatest / least) ** cutoff)
         offset = round((2 * move - 1) * self.shift_seconds * sample_rate)
+        half = (end - begin) // 2
+        offset = min(max(offset, -begin - half), len(result) - end + half)
         if offset:
             result = shifted(result, offset)
             begin, end = (int(np.clip(place + offset, 0, len(result))) for place in (begin, end))

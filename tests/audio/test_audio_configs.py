@@ -28,8 +28,8 @@ CONFIGS = {name: path for name, path in packaged_configs().items() if name.start
 PARAMETERS = {
     "audio/compressor": 20_633,
     "audio/diffwave": 23_470_971,
-    "audio/digits_leave_one_out": 69_514,
-    "audio/digits_official": 69_514,
+    "audio/digits_leave_one_out": 623_370,
+    "audio/digits_official": 623_370,
     "audio/quickstart": 64_476,
     "audio/quickstart_digits": 36_938,
     "audio/sashimi_digits_ar": 1_469_968,
@@ -100,11 +100,11 @@ def test_it_can_be_built(name: str) -> None:
 TINY = {
     "audio/compressor": ("d_model: 4, n_layers: 1", "--data.length 5000 --data.eval_length 5000 --model.warmup 100"),
     "audio/diffwave": ("d_model: 8, n_layers: 1", "--data.length 1024"),
-    "audio/digits_leave_one_out": ("d_model: 4, n_layers: 1", "--data.length 512 --data.limit_train 8"),
-    "audio/digits_official": ("d_model: 4, n_layers: 1", "--data.length 512 --data.limit_train 8"),
-    "audio/quickstart": ("d_model: 4, n_layers: 1", "--data.length 512 --data.limit_train 8"),
+    "audio/digits_leave_one_out": ("mixer: s4d, n_ssm: null, d_model: 4, n_layers: 2, pool: [4]", "--data.length 512 --data.limit_train 8"),
+    "audio/digits_official": ("mixer: s4d, n_ssm: null, d_model: 4, n_layers: 2, pool: [4]", "--data.length 512 --data.limit_train 8"),
+    "audio/quickstart": ("mixer: s4d, n_ssm: null, d_model: 4, n_layers: 2, pool: [4]", "--data.length 512 --data.limit_train 8"),
     "audio/quickstart_digits": ("d_model: 4, n_layers: 1", "--data.limit_train 8"),
-    "audio/sashimi_digits_ar": ("d_model: 4, n_layers: 1", "--data.length 512 --data.limit_train 8"),
+    "audio/sashimi_digits_ar": ("mixer: s4d, n_ssm: null, d_model: 4, n_layers: 2, pool: [4]", "--data.length 512 --data.limit_train 8"),
     "audio/speech_commands_10": ("d_model: 4, n_layers: 1", "--data.length 512"),
     "audio/speech_commands_35": ("d_model: 4, n_layers: 1", "--data.length 512"),
 }

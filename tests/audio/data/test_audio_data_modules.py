@@ -236,6 +236,9 @@ def test_augmentation_by_parts() -> None:
     assert 10 ** (-6 / 20) <= min(gains) < 0.55
     assert 1.8 < max(gains) <= 10 ** (6 / 20)
     assert shifts == {-2, -1, 0, 1, 2}
+    far = Augmentation(shift_seconds=1)
+    kept = [far(samples, 8000, np.random.default_rng(seed), 2, 8)[1:] for seed in range(20)]
+    assert {end - begin for begin, end in kept} == {3}
     assert signs == {1, -1}
 
 
