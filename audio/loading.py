@@ -6,12 +6,13 @@ import argparse
 import dataclasses
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..core.device import find_device
 from ..core.errors import UserError
+from ..core.model_place import fetched_place
 from .card import AudioCard, Control, read_card
 from .data.files import AudioFormat
 from .generation import is_causal
@@ -91,9 +92,9 @@ def load_model(arguments: argparse.Namespace) -> AudioModel:
         if arguments.threads < 1:
             raise UserError(f"--threads {arguments.threads}: must be at least 1")
         torch.set_num_threads(arguments.threads)
-    device = _device(arguments.device)
+    device = find_device(arguments.device)
     model: Any = longscan.from_pretrained(arguments.model, revision=arguments.revision)
-    card = read_card(_place(arguments.model, arguments.revision))
+    card = read_card(fetched_place(arguments.model, arguments.revision))
     if card is None:
         card = card_of(model, arguments.sample_rate)
         if card is None:
@@ -131,30 +132,3 @@ def card_of(model: Any, sample_rate: int | None = None) -> AudioCard | None:
 def note(text: str) -> None:
     """Tell the user something on standard error."""
     print(f"longscan: note: {text}", file=sys.stderr)
-
-
-def _place(name: str, revision: str | None) -> Path:
-    """Return the folder or file that ``from_pretrained`` has just read."""
-    from ..core.registry import find_model
-
-    entry, path = find_model(name), Path(name).expanduser()
-    if entry is not None and entry.folder is not None and not path.exists():
-        return entry.folder
-    if path.exists():
-        return path
-    from huggingface_hub import snapshot_download
-
-    repository = name if entry is None or entry.hub is None else entry.hub
-    return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: cannot be used ({reason}); use cpu or auto") from error
-    return device

@@ -33,3 +33,13 @@ def unpack(x: Tensor, cu_seqlens: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]
 def repack(batch: Tensor, index: tuple[Tensor, Tensor]) -> Tensor:
     """Undo :func:`unpack`: (sequences, longest, channels) to (1, total, channels)."""
     return batch[index].unsqueeze(0)
+
+
+def turn(batch: Tensor, index: tuple[Tensor, Tensor], cu_seqlens: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Turn each sequence of an :func:`unpack`-ed batch round: its last token comes first, the padding stays behind.
+
+    Returns the turned batch and the index with which :func:`repack` undoes both.
+    """
+    lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).to(batch.device)
+    backwards = (index[0], lengths[index[0]] - 1 - index[1])
+    return torch.zeros_like(batch).index_put(backwards, batch[index]), backwards

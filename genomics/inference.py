@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.device import find_device
 from ..core.errors import UserError
 from ..core.weights_digest import weights_digest
 from .tokenizer import DNATokenizer, reverse_complement_ids
@@ -187,7 +188,7 @@ def load_model(arguments: argparse.Namespace) -> DNAModel:
 
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
-    device = _device(arguments.device)
+    device = find_device(arguments.device)
     model: Any = longscan.from_pretrained(arguments.model, revision=arguments.revision)
     return prepare(model, arguments.model, device=device, precision=arguments.precision)
 
@@ -202,18 +203,6 @@ def prepare(
     revision = weights_digest(model)
     device = torch.device(device)
     return DNAModel(model.eval().to(device), tokenizer, name, revision, device, precision)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: cannot be used ({reason}); use cpu or auto") from error
-    return device
 
 
 __all__ = ["DNAModel", "load_model", "prepare", "weights_digest"]

@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..core.device import find_device
 from ..core.errors import UserError
 from .card import TimeSeriesCard
 from .data.series import SeriesSet
 from .forecasts import Forecast
-from .trained import TrainedForecaster, find_device
+from .trained import TrainedForecaster
 
 
 class TrainableForecaster:
@@ -157,7 +158,7 @@ class TrainableForecaster:
 def usual_options(model: str) -> dict[str, Any]:
     """Return what a model that is trained on the spot is made with: deciles (of a model of points), series of all sizes
     weighed alike, and a linear map beside it where the model can have one."""
-    from .tasks.base import known_options
+    from ..core.model_place import known_options
 
     usual: dict[str, Any] = {"loss_units": "window", "dropout": 0.1}
     if _default(model, "head") in ("point", None):

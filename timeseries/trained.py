@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from ..core.device import find_device
 from ..core.errors import UserError
 from .card import TimeSeriesCard, read_card
 from .data.calendar import calendar_features
@@ -243,23 +244,6 @@ def short_name(place: str) -> str:
     if last in ("best.ckpt", "last.ckpt") and len(parts) > 1:
         return parts[-2]
     return last.removesuffix(".ckpt")
-
-
-def find_device(name: str) -> torch.device:
-    """Return a device by name; ``auto`` is a GPU if there is one.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: cannot be used ({reason}); use cpu or auto") from error
-    return device
 
 
 def _registered_folder(name: str) -> Path:

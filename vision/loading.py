@@ -6,14 +6,15 @@ import argparse
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.device import find_device
 from ..core.errors import UserError
+from ..core.model_place import fetched_place
 from .card import IMAGENET_MEAN, IMAGENET_STD, VisionCard, read_card
 from .data.images import Images
 from .data.transforms import evaluation_transform
@@ -113,11 +114,11 @@ def load_model(arguments: argparse.Namespace, *, pixels: bool = False) -> Vision
         if arguments.threads < 1:
             raise UserError(f"--threads {arguments.threads}: must be at least 1")
         torch.set_num_threads(arguments.threads)
-    device = _device(arguments.device)
+    device = find_device(arguments.device)
     size: dict[str, Any] = {} if arguments.img_size is None else {"img_size": _size(arguments.img_size)}
     fields: dict[str, Any] = {} if pixels else size
     model: Any = longscan.from_pretrained(arguments.model, revision=arguments.revision, **fields)
-    card = read_card(_place(arguments.model, arguments.revision))
+    card = read_card(fetched_place(arguments.model, arguments.revision))
     if card is None:
         card = card_of(model, arguments.model)
     if size:
@@ -149,30 +150,3 @@ def _size(text: str) -> tuple[int, int]:
     if len(parts) not in (1, 2) or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError(f"--img-size {text}: give pixels, as in 224, or height and width, as in 224x320")
     return int(parts[0]), int(parts[-1])
-
-
-def _place(name: str, revision: str | None) -> Path:
-    """Return the folder or file that ``from_pretrained`` has just read."""
-    from ..core.registry import find_model
-
-    entry, path = find_model(name), Path(name).expanduser()
-    if entry is not None and entry.folder is not None and not path.exists():
-        return entry.folder
-    if path.exists():
-        return path
-    from huggingface_hub import snapshot_download
-
-    repository = name if entry is None or entry.hub is None else entry.hub
-    return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: cannot be used ({reason}); use cpu or auto") from error
-    return device

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ...core.errors import UserError
-from ...core.registry import find_architecture, find_model
+from ...core.model_place import known_options, model_place
 from ...core.training.finetuning import FinetuningConfig
 from ...core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
 from ...core.training.optimizer import OptimizerConfig
@@ -180,28 +180,6 @@ def _controls(data: Any) -> tuple[Control, ...]:
         Control(name=name, low=float(spans.get(name, (0, 1))[0]), high=float(spans.get(name, (0, 1))[1]))
         for name in getattr(data, "controls", ())
     )
-
-
-def model_place(name: str) -> Path:
-    """Return the folder or file of a model's weights by what ``from_pretrained`` takes; it need not exist."""
-    entry = find_model(name)
-    if entry is not None and entry.folder is not None and not Path(name).exists():
-        return entry.folder
-    return Path(name).expanduser()
-
-
-def known_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those ``options`` that are fields of the configuration of a registered model or architecture."""
-    import longscan
-
-    longscan.list_models()  # registers the models of every domain
-    entry = find_model(model)
-    architecture = model if entry is None else entry.architecture
-    try:
-        config = find_architecture(architecture).config
-    except UserError:
-        return {}  # create_model tells it
-    return _known(options, {field.name for field in dataclasses.fields(config)})
 
 
 def _known(options: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..norms import float32_at_least
-from ..packing import repack, unpack
+from ..packing import repack, turn, unpack
 from .base import SequenceMixer, register_mixer
 from .mlstm_cell import MLSTMState, empty_state, mlstm, mlstm_step
 
@@ -102,13 +102,9 @@ class MLSTM(SequenceMixer):
         """See :meth:`SequenceMixer.forward`; with ``cu_seqlens`` the state is that of the sequences."""
         if cu_seqlens is not None:
             batch, index = unpack(x, cu_seqlens)
-            if not reverse:
-                return repack(self._mix(batch, state)[0], index)
-            # From each one's last token: positions count backwards, the padding stays behind.
-            lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).to(x.device)
-            backwards = (index[0], lengths[index[0]] - 1 - index[1])
-            turned = torch.zeros_like(batch).index_put(backwards, x[0])
-            return repack(self._mix(turned, state)[0], backwards)
+            if reverse:
+                batch, index = turn(batch, index, cu_seqlens)
+            return repack(self._mix(batch, state)[0], index)
         if reverse:
             return self._mix(x.flip(1), state)[0].flip(1)
         return self._mix(x, state)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...core.errors import UserError
-from ...core.registry import find_architecture, find_model
+from ...core.model_place import known_options, model_place
 from ...core.training.finetuning import FinetuningConfig
 from ...core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
 from ...core.training.optimizer import OptimizerConfig
@@ -94,7 +93,7 @@ class TimeSeriesTask(TrainingModule):
         checkpoint = self.trainer.ckpt_path
         if checkpoint is not None:
             return read_card(Path(str(checkpoint)))
-        return None if self.pretrained is None else read_card(_model_place(self.pretrained))
+        return None if self.pretrained is None else read_card(model_place(self.pretrained))
 
     def _create(self, fitting: Mapping[str, Any]) -> nn.Module:
         import longscan
@@ -123,25 +122,3 @@ class TimeSeriesTask(TrainingModule):
         if self.card is not None:
             card["timeseries"] = self.card.to_dict()
         return card
-
-
-def known_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those ``options`` that are fields of the configuration of a registered model or architecture."""
-    import longscan
-
-    longscan.list_models()  # registers the models of every domain
-    entry = find_model(model)
-    architecture = model if entry is None else entry.architecture
-    try:
-        config = find_architecture(architecture).config
-    except UserError:
-        return {}  # create_model tells it
-    fields = {field.name for field in dataclasses.fields(config)}
-    return {name: value for name, value in options.items() if name in fields}
-
-
-def _model_place(name: str) -> Path:
-    entry = find_model(name)
-    if entry is not None and entry.folder is not None and not Path(name).exists():
-        return entry.folder
-    return Path(name).expanduser()

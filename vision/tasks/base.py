@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import UserError
-from ...core.registry import find_architecture, find_model
+from ...core.model_place import known_options, model_place
 from ...core.training.finetuning import FinetuningConfig
 from ...core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
 from ...core.training.optimizer import OptimizerConfig
@@ -202,28 +202,6 @@ def check_alike(found: VisionCard, stored: VisionCard) -> None:
             )
         if known != other:
             raise UserError(f"the model tells {_listed(known)} apart, the data has the classes {_listed(other)}")
-
-
-def model_place(name: str) -> Path:
-    """Return the folder or file of a model's weights by what ``from_pretrained`` takes; it need not exist."""
-    entry = find_model(name)
-    if entry is not None and entry.folder is not None and not Path(name).exists():
-        return entry.folder
-    return Path(name).expanduser()
-
-
-def known_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those ``options`` that are fields of the configuration of a registered model or architecture."""
-    import longscan
-
-    longscan.list_models()  # registers the models of every domain
-    entry = find_model(model)
-    try:
-        config = find_architecture(model if entry is None else entry.architecture).config
-    except UserError:
-        return {}  # create_model tells it
-    fields = {field.name for field in dataclasses.fields(config)}
-    return {name: value for name, value in options.items() if name in fields}
 
 
 def _stored_config(checkpoint: Any) -> dict[str, Any]:
