@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # torchaudio's own defaults, named here because crops depend on them.
 _ZERO_CROSSINGS, _ROLLOFF = 6, 0.99
@@ -63,11 +67,29 @@ def resample(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
         return samples
     check_torchaudio()
     import torch
-    from torchaudio.functional import resample as filtered
 
     waveform = torch.from_numpy(np.ascontiguousarray(samples.T, dtype=np.float32))
-    result = filtered(waveform, rate, new_rate, lowpass_filter_width=_ZERO_CROSSINGS, rolloff=_ROLLOFF)
-    return np.ascontiguousarray(result.numpy().T)
+    return np.ascontiguousarray(_filtered(waveform, rate, new_rate).numpy().T)
+
+
+def at_a_fraction(samples: Tensor, factor: int) -> Tensor:
+    """Return a batch at its rate divided by ``factor``, with the filter of :func:`resample`.
+
+    Args:
+        samples: (batch, frames, channels), any device.
+        factor: at least 1.
+
+    Raises:
+        UserError: torchaudio is missing.
+    """
+    check_torchaudio()
+    return _filtered(samples.movedim(1, -1), factor, 1).movedim(-1, 1).contiguous()
+
+
+def _filtered(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
+    from torchaudio.functional import resample as filtered
+
+    return filtered(waveform, rate, new_rate, lowpass_filter_width=_ZERO_CROSSINGS, rolloff=_ROLLOFF)
 
 
 def crop_for_resampling(start: int, frames: int, length: int, rate: int, new_rate: int) -> Crop:

@@ -52,7 +52,8 @@ class S4ClassifierConfig(HeadConfig):
     """Of whole features, in training, inside the layer and of what it adds."""
     pool: list[int] = field(default_factory=list)
     """Between equal stages of the layers, how many positions are averaged into one: ``[4, 4]`` has three stages, the
-    last at a sixteenth of the rate, with ``rate`` as before. The published recipe has none."""
+    last at a sixteenth of the rate. At another sampling rate as many positions are averaged as last as long, so that
+    the later stages run at the rate they were trained at. The published recipe has none."""
     expand: int = 1
     """Factor on the width at each pool."""
     sample_rate: int = 16000
@@ -134,26 +135,32 @@ class ClassifierBlock(nn.Module):
 
 
 class AveragePool(nn.Module):
-    """Means over ``factor`` neighbouring real positions, then a linear map to another width."""
+    """Means over ``factor`` neighbouring real positions, then a linear map to another width.
+
+    Where the positions lie ``rate`` times further apart than in training, ``factor / rate`` of them last as long and
+    are averaged, as far as that is a whole number.
+    """
 
     def __init__(self, factor: int, d_model: int, width: int) -> None:
         super().__init__()
         self.factor = factor
         self.linear = nn.Linear(d_model, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(batch, length, d_model) to (batch, ceil(length / factor), width), and where real positions were among them.
+    def forward(self, x: Tensor, mask: Tensor | None, rate: float = 1.0) -> tuple[Tensor, Tensor, float]:
+        """Return (batch, ceil(length / averaged), width), where real positions were among them, and their rate.
 
         Args:
-            x: hidden sequence.
+            x: hidden sequence (batch, length, d_model).
             mask: (batch, length) bool, true at real positions; all are where None.
+            rate: factor on the step sizes before the pool.
         """
+        averaged = max(1, round(self.factor / rate))
         mask = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
-        missing = -x.shape[1] % self.factor
-        x = F.pad(x * mask.unsqueeze(-1), (0, 0, 0, missing)).unflatten(1, (-1, self.factor))
-        count = F.pad(mask, (0, missing)).unflatten(1, (-1, self.factor)).sum(2)
+        missing = -x.shape[1] % averaged
+        x = F.pad(x * mask.unsqueeze(-1), (0, 0, 0, missing)).unflatten(1, (-1, averaged))
+        count = F.pad(mask, (0, missing)).unflatten(1, (-1, averaged)).sum(2)
         mean = x.sum(2, dtype=torch.float32) / count.clamp(min=1).unsqueeze(-1)
-        return self.linear(mean.to(x.dtype)), count > 0
+        return self.linear(mean.to(x.dtype)), count > 0, rate * averaged / self.factor
 
 
 @register_architecture("S4Classifier", S4ClassifierConfig)
@@ -208,7 +215,7 @@ class S4Classifier(nn.Module):
         x = self.encoder(x.to(self.encoder.weight.dtype))
         for layer, block in enumerate(self.blocks):
             if layer and layer % self.layers_of_a_stage == 0:
-                x, mask = self.pools[layer // self.layers_of_a_stage - 1](x, mask)
+                x, mask, rate = self.pools[layer // self.layers_of_a_stage - 1](x, mask, rate)
             x = block(x, mask, rate)
         return (x if self.norm is None else _apply(self.norm, x, mask)), mask
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,15 +14,21 @@ from ...core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAU
 from ...core.training.optimizer import OptimizerConfig
 from ...core.training.schedule import ScheduleConfig
 from ...core.training.tasks import ClassificationTask, _labels
+from ..resampling import at_a_fraction
 from .base import AudioTask
 
 
 class RatedMetrics(ClassificationMetrics):
-    """Metrics of one set at the model's own rate, and at others as ``accuracy_decimated_2`` and so on."""
+    """Metrics of one set at the model's own rate, and at others as ``accuracy_decimated_2`` and so on.
 
-    def __init__(self, name: str, decimations: Sequence[int]) -> None:
+    Args:
+        name: of the set.
+        others: endings of those metrics.
+    """
+
+    def __init__(self, name: str, others: Iterable[str] = ()) -> None:
         super().__init__(name)
-        self.others = {factor: ClassificationMetrics(name) for factor in decimations}
+        self.others = {ending: ClassificationMetrics(name) for ending in others}
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics by name.
@@ -31,9 +37,9 @@ class RatedMetrics(ClassificationMetrics):
             UserError: the set has no labelled sample.
         """
         result = super().compute()
-        for factor, metrics in self.others.items():
+        for ending, metrics in self.others.items():
             found = metrics.compute()
-            result |= {f"{name}_decimated_{factor}": found[name] for name in ("loss", "accuracy")}
+            result |= {f"{name}_{ending}": found[name] for name in ("loss", "accuracy")}
         return result
 
 
@@ -47,6 +53,7 @@ class AudioClassification(AudioTask, ClassificationTask):
         label_smoothing: share of each target that is spread over all classes in training.
         decimations: in validation and test also measure with only every so-many-th sample, and ``rate`` to match
             (metrics ``accuracy_decimated_2`` and so on), without a filter, as the published zero-shot tests do.
+        resamplings: the same with the filter of a recorder at that rate (``accuracy_resampled_2`` and so on).
         model, options, pretrained, optimizer, schedule, finetuning: as for `AudioTask`.
     """
 
@@ -57,6 +64,7 @@ class AudioClassification(AudioTask, ClassificationTask):
         pretrained: str | None = None,
         label_smoothing: float = 0.0,
         decimations: list[int] | None = None,
+        resamplings: list[int] | None = None,
         optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
         finetuning: FinetuningConfig = DEFAULT_FINETUNING,
@@ -64,9 +72,11 @@ class AudioClassification(AudioTask, ClassificationTask):
         super().__init__(model, options, pretrained, optimizer, schedule, finetuning)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing is {label_smoothing}; expected 0 ≤ p < 1")
-        self.label_smoothing, self.decimations = label_smoothing, list(decimations or [])
-        if any(factor < 2 for factor in self.decimations):
-            raise UserError(f"decimations is {self.decimations}; each must be at least 2")
+        self.label_smoothing = label_smoothing
+        self.decimations, self.resamplings = list(decimations or []), list(resamplings or [])
+        for option in ("decimations", "resamplings"):
+            if any(factor < 2 for factor in getattr(self, option)):
+                raise UserError(f"{option} is {getattr(self, option)}; each must be at least 2")
 
     any_rate = True
 
@@ -83,16 +93,24 @@ class AudioClassification(AudioTask, ClassificationTask):
         return self.model(input_ids, mask=mask) if rate == 1 else self.model(input_ids, mask=mask, rate=rate)
 
     def start_evaluation(self, name: str) -> RatedMetrics:
-        if self.decimations and self.card is not None and self.card.features is not None:
-            raise UserError("decimations leaves out samples, but the model reads mel features; leave decimations away")
-        return RatedMetrics(name, self.decimations)
+        others = [f"decimated_{factor}" for factor in self.decimations]
+        others += [f"resampled_{factor}" for factor in self.resamplings]
+        if others and self.card is not None and self.card.features is not None:
+            raise UserError(
+                "decimations and resamplings are of samples, but the model reads mel features; leave them away"
+            )
+        return RatedMetrics(name, others)
 
     def update_evaluation(self, evaluation: Any, batch: Mapping[str, Any]) -> None:
         super().update_evaluation(evaluation, batch)
         mask = batch.get("mask")
-        for factor, metrics in evaluation.others.items():
-            kept = None if mask is None else mask[:, ::factor]
-            metrics.update(self(batch["input_ids"][:, ::factor], kept, self.rate * factor), _labels(batch))
+        whole = batch["input_ids"]
+        for kind, factors in (("decimated", self.decimations), ("resampled", self.resamplings)):
+            for factor in factors:
+                samples = whole[:, ::factor] if kind == "decimated" else at_a_fraction(whole, factor)
+                kept = None if mask is None else mask[:, ::factor]
+                logits = self(samples, kept, self.rate * factor)
+                evaluation.others[f"{kind}_{factor}"].update(logits, _labels(batch))
 
     def class_names(self) -> list[str] | None:
         """Return the names of the classes in the order of the logits."""

@@ -35,11 +35,15 @@ def metrics(folder: str) -> dict[str, float]:
 
 def test_classification_learns_and_survives_half_the_rate(command: Any, classifier: Path) -> None:
     """Sines of 300 Hz and 2 kHz, told apart at 8 kHz and, with every other sample and rate 2, at 4 kHz."""
-    outcome = command(f"audio test --ckpt_path {classifier}/checkpoints/best.ckpt --output tested")
+    outcome = command(
+        f"audio test --ckpt_path {classifier}/checkpoints/best.ckpt --output tested --model.resamplings [2]"
+    )
     assert outcome.status == 0, outcome.err
     found = metrics("tested")
     assert found["test/accuracy"] == 1
     assert found["test/accuracy_decimated_2"] == 1
+    assert 0.5 <= found["test/accuracy_resampled_2"] <= 1  # the filter leaves little of the sines of 2 kHz
+    assert found["test/loss_resampled_2"] != found["test/loss_decimated_2"]
     assert found["test/loss"] < 0.5
     card = read_card(classifier / "model")
     assert card == read_card(classifier / "checkpoints" / "best.ckpt")
@@ -146,7 +150,7 @@ def test_a_model_that_sees_what_it_predicts_is_refused(command: Any, sounds: Pat
 def test_mel_features_cannot_be_decimated() -> None:
     task = AudioClassification(decimations=[2])
     task.card = AudioCard(sample_rate=8000, features={"mels": 40})
-    with pytest.raises(UserError, match="the model reads mel features; leave decimations away"):
+    with pytest.raises(UserError, match="the model reads mel features; leave them away"):
         task.start_evaluation("test")
 
 
@@ -296,6 +300,7 @@ def test_options_follow_from_the_data() -> None:
     [
         (lambda: AudioClassification(label_smoothing=1.0), "label_smoothing is 1.0"),
         (lambda: AudioClassification(decimations=[1]), r"decimations is \[1\]"),
+        (lambda: AudioClassification(resamplings=[0]), r"resamplings is \[0\]"),
         (lambda: EffectRegression(stft_weight=-1), "stft_weight -1"),
     ],
 )

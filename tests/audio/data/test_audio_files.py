@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from longscan.audio.data.files import AudioFormat, read_audio, read_info
 from longscan.audio.data.writing import write_audio
-from longscan.audio.resampling import decimate, resample, resampled_length
+from longscan.audio.resampling import at_a_fraction, decimate, resample, resampled_length
 from longscan.core.errors import UserError
 
 RATE = 8000
@@ -101,6 +102,14 @@ def test_resampled_crops_are_those_of_the_whole(tmp_path: Path, new_rate: int) -
     for start, frames in ((0, 50), (1, 1), (3333, 500), (len(whole) - 77, 77)):
         crop, _ = read_audio(tmp_path / "x.wav", wanted, start=start, frames=frames)
         np.testing.assert_allclose(crop, whole[start : start + frames], atol=2e-7)
+
+
+def test_batches_are_resampled_as_files_are() -> None:
+    samples = np.random.default_rng(0).standard_normal((3, 301, 2)).astype(np.float32)
+    found = at_a_fraction(torch.from_numpy(samples), 2)
+    assert found.shape == (3, 151, 2)
+    for row, expected in zip(found.numpy(), samples, strict=True):
+        np.testing.assert_allclose(row, resample(expected, 8000, 4000), atol=1e-6)
 
 
 def test_resampling_removes_what_decimation_folds_back() -> None:

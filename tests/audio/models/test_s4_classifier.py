@@ -57,17 +57,30 @@ def test_sequences_of_different_lengths(options: dict[str, Any]) -> None:
 def test_pool_halves_the_width_of_time_and_doubles_the_features() -> None:
     model = _model(**POOLED).eval()
     assert model.forward_features(torch.randn(2, 50, 1)).shape == (2, 5, 32)
-    x, kept = AveragePool(2, 1, 1)(
+    x, kept, _ = AveragePool(2, 1, 1)(
         torch.tensor([[[1.0], [3.0], [5.0], [9.0], [7.0]]]), torch.tensor([[True] * 3 + [False] * 2])
     )
     assert kept.tolist() == [[True, True, False]]
     pool = AveragePool(2, 1, 1)
     torch.nn.init.ones_(pool.linear.weight)
     torch.nn.init.zeros_(pool.linear.bias)
-    x, _ = pool(torch.tensor([[[1.0], [3.0], [5.0], [9.0]]]), torch.tensor([[True, True, True, False]]))
+    x, _, _ = pool(torch.tensor([[[1.0], [3.0], [5.0], [9.0]]]), torch.tensor([[True, True, True, False]]))
     assert x.flatten().tolist() == [2.0, 5.0]
     with pytest.raises(UserError, match=r"pool is \[4\] with n_layers 3"):
         _model(n_layers=3, pool=[4])
+
+
+def test_pools_last_as_long_at_another_rate() -> None:
+    """Half the samples with rate 2: only the first stage sees another rate, and the logits hardly change."""
+    torch.manual_seed(0)
+    model = _model(mixer="s4d", n_ssm=None, n_layers=3, pool=[4, 4], d_model=16).double().eval()
+    seconds = torch.arange(2048, dtype=torch.float64) / 8000
+    wave = torch.sin(2 * math.pi * 150 * seconds) + torch.cos(2 * math.pi * 90 * seconds)
+    whole, half = model(wave[None]), model(wave[None, ::2], rate=2.0)
+    assert model.forward_features(wave[None, ::2], rate=2.0).shape == model.forward_features(wave[None]).shape
+    assert ((half - whole).norm() / whole.norm()).item() < 0.004
+    _, _, rate = AveragePool(4, 1, 1)(torch.zeros(1, 9, 1), None, 3.0)
+    assert rate == 0.75
 
 
 def test_statistics_of_padded_batches_are_those_of_real_positions() -> None:
