@@ -83,7 +83,7 @@ def at_a_fraction(samples: Tensor, factor: int) -> Tensor:
         UserError: torchaudio is missing.
     """
     check_torchaudio()
-    return _filtered(samples.movedim(1, -1), factor, 1).movedim(-1, 1).contiguous()
+    return _filtered(samples.movedim(1, -1).contiguous(), factor, 1).movedim(-1, 1).contiguous()
 
 
 def _filtered(waveform: Tensor, rate: int, new_rate: int) -> Tensor:

@@ -4,6 +4,7 @@ from .attention import Attention
 from .base import SequenceMixer, State, clone_state, create_mixer, list_mixers, register_mixer
 from .bidirectional import Bidirectional
 from .dss import DSS
+from .gated_delta_product import GatedDeltaProduct
 from .gss import GSS
 from .hydra import Hydra
 from .hyena import Hyena
@@ -29,6 +30,7 @@ __all__ = [
     "SLSTM",
     "Attention",
     "Bidirectional",
+    "GatedDeltaProduct",
     "Hydra",
     "Hyena",
     "LongConv",

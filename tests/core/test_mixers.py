@@ -59,6 +59,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"n_heads": 2, "qk_factor": 1.0, "chunk": 8, "bias": True},
         {"n_heads": 3, "v_factor": 2.0, "chunk": 5, "gate_soft_cap": None, "eps": 0.0},
     ],
+    "gated_delta_product": [
+        {},
+        {"n_heads": 2, "n_householder": 3, "chunk": 5, "learned_state": True, "conv_bias": True},
+        {"n_householder": 1, "head_dim": 7, "expand_v": 2.0, "d_conv": 1, "negative_eigenvalues": False},
+        {"n_heads": 3, "forget_gate": False, "output_gate": False, "chunk": 64},
+    ],
     "slstm": [
         {},
         {"n_heads": 1, "norm": False},

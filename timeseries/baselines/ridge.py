@@ -90,19 +90,27 @@ class RidgeForecaster:
         horizon: steps predicted.
         kind: ``linear``, ``nlinear`` (last value subtracted) or ``rlinear`` (instance-normalised).
         penalties: tried, each times the number of windows, on all weights but the bias.
+        bias: whether there is a bias. Without one, forecasts of ``nlinear`` and ``rlinear`` move with the level and
+            the scale of a window, as those of a model that scales each window do.
 
     Raises:
         UserError: an unknown kind, or sizes below 1.
     """
 
     def __init__(
-        self, lookback: int, horizon: int, kind: Kind = "nlinear", penalties: Sequence[float] = PENALTIES
+        self,
+        lookback: int,
+        horizon: int,
+        kind: Kind = "nlinear",
+        penalties: Sequence[float] = PENALTIES,
+        bias: bool = True,
     ) -> None:
         if kind not in get_args(Kind):
             raise UserError(f"kind={kind!r} is unknown ({nearest(kind, get_args(Kind))})")
         if lookback < 1 or horizon < 1:
             raise UserError(f"lookback={lookback} and horizon={horizon} must be at least 1")
         self.lookback, self.horizon, self.kind, self.penalties = lookback, horizon, kind, tuple(penalties)
+        self.bias = bias
         self.weight = np.zeros((lookback + 1, horizon))
         self.penalty = float("nan")
         self.validation_mse = float("nan")
@@ -118,7 +126,7 @@ class RidgeForecaster:
             raise UserError(f"no training window of lookback {self.lookback} and horizon {self.horizon}; shorten them")
         gram, cross = train.gram, train.cross
         # The bias has no penalty: it is eliminated, and the rest solved in the eigenbasis for all penalties at once.
-        ratio = gram[:-1, -1:] / gram[-1, -1]
+        ratio = gram[:-1, -1:] / gram[-1, -1] * self.bias
         inner = gram[:-1, :-1] - ratio * gram[-1:, :-1]
         values, vectors = np.linalg.eigh(inner)
         rotated = vectors.T @ (cross[:-1] - ratio * cross[-1:])
@@ -131,7 +139,7 @@ class RidgeForecaster:
         for penalty in penalties:
             inverse = np.where(kept, 1 / np.where(kept, values + penalty * train.count, 1.0), 0.0)
             weight = vectors @ (inverse[:, None] * rotated)
-            bias = (cross[-1:] - gram[-1:, :-1] @ weight) / gram[-1, -1]
+            bias = (cross[-1:] - gram[-1:, :-1] @ weight) / gram[-1, -1] * self.bias
             weight = np.concatenate([weight, bias])
             error = float(validation.errors(weight).mean()) if validation is not None and validation.count else 0.0
             if error < best:

@@ -13,6 +13,7 @@ from ...core.backbone import Backbone, BackboneConfig
 from ...core.errors import UserError, nearest
 from ...core.registry import register_architecture
 from .base import Forecaster, ForecasterConfig, ForecastInputs
+from .cycle import Cycle
 from .prediction import Prediction
 from .scaling import Scale
 
@@ -44,6 +45,11 @@ class SequenceForecasterConfig(ForecasterConfig):
     alone)."""
     variate_embedding: bool = False
     """A learned vector for each variate; needs ``variates``."""
+    cycle: int = 0
+    """Positions of a learned cycle of each variate (24 for the hours of a day), which is subtracted from what is read
+    and added to the forecast; see :class:`longscan.timeseries.models.cycle.Cycle`. 0 for none."""
+    cycle_column: int = 0
+    """The column of the covariates of the future, a calendar feature, that tells the position."""
     dropout: float = 0.0
     """In the blocks."""
     head_dropout: float = 0.0
@@ -62,6 +68,13 @@ class SequenceForecasterConfig(ForecasterConfig):
             raise UserError("linear_skip reads a window of fixed length; it needs decoder='flatten'")
         if self.variate_embedding and self.variates is None:
             raise UserError("variate_embedding needs the number of variates; give variates")
+        if self.cycle < 0 or self.cycle == 1:
+            raise UserError(f"cycle={self.cycle} must be 0 (none) or at least 2 positions")
+        if self.cycle and not 0 <= self.cycle_column < self.future_covariates:
+            raise UserError(
+                f"cycle={self.cycle} is read off column {self.cycle_column} of {self.future_covariates} covariates of "
+                "the future; give calendar features (data.calendar)"
+            )
 
 
 class SequenceStreamState(NamedTuple):
@@ -123,6 +136,7 @@ class SequenceForecaster(Forecaster):
             steps = patch if config.decoder == "rollout" else config.horizon
             self.future_embed = nn.Linear(steps * config.future_covariates, d_model)
         self.skip = nn.Linear(config.lookback, config.horizon) if config.linear_skip else None
+        self.cycle = Cycle(config.cycle, config.variates) if config.cycle else None
         self._start_small()
 
     @torch.no_grad()
@@ -147,7 +161,32 @@ class SequenceForecaster(Forecaster):
     @property
     def streams(self) -> bool:
         """Whether mixers and decoder allow updates."""
-        return self.backbone.causal and self.config.decoder != "flatten"
+        return self.backbone.causal and self.config.decoder != "flatten" and self.cycle is None
+
+    def inputs(
+        self,
+        past: Tensor,
+        observed: Tensor | None,
+        past_covariates: Tensor | None,
+        future_covariates: Tensor | None,
+        static: Tensor | None,
+        horizon: int,
+        scale: Scale | None = None,
+    ) -> tuple[ForecastInputs, Scale]:
+        """See :meth:`Forecaster.inputs`; with a cycle, less it, and the scale's location has the axis of the horizon."""
+        if self.cycle is None:
+            return super().inputs(past, observed, past_covariates, future_covariates, static, horizon, scale)
+        self._check_past(past)
+        self.covariates(past, past_covariates, future_covariates, static, horizon)
+        assert past_covariates is not None and future_covariates is not None
+        # Covariates of the future come last among those of the past, too.
+        column = past_covariates.shape[-1] - future_covariates.shape[-1] + self.config.cycle_column
+        past = past - self.cycle(past_covariates[..., column]) * self.scaling.std
+        found, scale = super().inputs(
+            past, observed, past_covariates, future_covariates, static, horizon, scale
+        )
+        ahead = self.cycle(future_covariates[..., self.config.cycle_column]) * self.scaling.std
+        return found, scale._replace(location=scale.location + ahead)
 
     def network(self, inputs: ForecastInputs, horizon: int) -> Tensor:
         """See :meth:`Forecaster.network`."""

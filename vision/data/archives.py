@@ -180,6 +180,15 @@ class _Joined:
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.stores[number].read(row - int(self.starts[number]), where, channels)
 
+    def pixels(self, rows: np.ndarray, channels: int) -> np.ndarray | None:
+        """See `Pixels`; for rows of one store."""
+        numbers = np.searchsorted(self.starts, rows, side="right") - 1
+        direct = getattr(self.stores[int(numbers[0])], "pixels", None) if len(rows) else None
+        if direct is None or (numbers != numbers[0]).any():
+            return None
+        found: np.ndarray | None = direct(rows - self.starts[numbers[0]], channels)
+        return found
+
 
 def joined(origin: str, parts: list[Images], names: tuple[str, ...] | None) -> Images:
     """Return the splits of an archive as one list; classes without ``names`` are called by their numbers.

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ...core.errors import UserError
 from ...core.training.data import SampleKey, sample_generator
+from .batch_augmentation import BatchAugmentation
 from .images import Images
 from .sourced import ImagesDataModule
 from .transforms import ImageAugmentation, evaluation_transform, seeded, training_transform
@@ -23,6 +24,9 @@ class ImageDataset(Dataset):
     Asked for a `SampleKey` (or an index, which is epoch 0), it gives ``{"image": uint8 (channels, height, width)}``
     with ``"label"`` where there are labels, and ``"name"`` and ``"index"`` where ``named``. A sample is a pure
     function of ``(seed, key)``.
+
+    With ``cache``, images that are not changed at random are kept as the transform gives them, and a list of keys is
+    answered by one batch (``__getitems__``).
     """
 
     def __init__(
@@ -39,26 +43,34 @@ class ImageDataset(Dataset):
     ) -> None:
         self.images, self.labels, self.transform = images, labels, transform
         self.channels, self.random, self.named, self.seed = channels, random, named, seed
-        self._decoded = [images.read(index, channels) for index in range(len(images))] if cache else None
+        self._decoded = [images.read(index, channels) for index in range(len(images))] if cache and random else None
+        self._pixels: Tensor | None = None
+        if cache and not random and not named and len(images):
+            self._pixels = torch.stack(
+                [torch.as_tensor(transform(images.read(index, channels))) for index in range(len(images))]
+            )
+            self.__getitems__ = self._batch
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
-        image = self.images.read(key.index, self.channels) if self._decoded is None else self._decoded[key.index]
-        if self.random:
-            with seeded(int(sample_generator(self.seed, key).integers(2**63))):
-                pixels = self.transform(image)
-        else:
-            pixels = self.transform(image)
-        sample: dict[str, Any] = {"image": pixels}
+        sample: dict[str, Any] = {"image": self._image(key)}
         if self.labels is not None:
             sample["label"] = int(self.labels[key.index])
         if self.named:
             sample |= {"name": str(self.images.names[key.index]), "index": key.index}
         return sample
 
+    def _image(self, key: SampleKey) -> Tensor:
+        if self._pixels is not None:
+            return self._pixels[key.index]
+        image = self.images.read(key.index, self.channels) if self._decoded is None else self._decoded[key.index]
+        if not self.random:
+            return self.transform(image)
+        with seeded(int(sample_generator(self.seed, key).integers(2**63))):
+            return self.transform(image)
 
 class ImageClassificationDataModule(ImagesDataModule):
     """Images with a class.

@@ -56,6 +56,11 @@ class Pixels:
         value = self.values[row]
         return convert_image(Image.fromarray(value[..., 0] if value.shape[2:] == (1,) else value), where, channels)
 
+    def pixels(self, rows: np.ndarray, channels: int) -> np.ndarray | None:
+        """Return images as uint8 (rows, height, width, channels); None where they have other channels."""
+        values = self.values[rows] if self.values.ndim == 4 else self.values[rows][..., None]
+        return values if values.shape[-1] == channels else None
+
 
 @dataclass(frozen=True)
 class Images:
@@ -97,6 +102,12 @@ class Images:
             UserError: it cannot be decoded; names it.
         """
         return self.store.read(int(self.rows[index]), self.where(index), channels)
+
+    def pixels(self, channels: int = 3) -> np.ndarray | None:
+        """Return all images as uint8 (images, height, width, channels) where they are kept so; None elsewhere."""
+        direct = getattr(self.store, "pixels", None)
+        found: np.ndarray | None = None if direct is None else direct(self.rows, channels)
+        return found
 
     def select(self, rows: np.ndarray) -> Images:
         """Return some of the images."""
