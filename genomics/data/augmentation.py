@@ -19,10 +19,10 @@ class SequenceAugmentation:
     Args:
         masked: share of the bases shown as [MASK], as in masked pretraining.
         mutated: share of the bases replaced by one of the other three.
-        broken_frames: probability that a sequence of class ``coding`` is shown with its reading frames broken (stop
-            codons, and before them in every other case lost or gained bases), as of class ``not_coding``: what time
-            makes of a gene that selection no longer keeps. Without such decoys a classifier learns what coding DNA is
-            composed of, and takes the remains of genes and of transposons for genes.
+        broken_frames: so many decoys for each sequence of class ``coding`` are shown besides: one of these with its
+            reading frames broken (stop codons, and before them in every other case lost or gained bases), as of class
+            ``not_coding``: what time makes of a gene that selection no longer keeps. Without decoys a classifier
+            learns what coding DNA is composed of, and takes the remains of genes and of transposons for genes.
         coding: name of the class that is broken.
         not_coding: name of the class that it becomes.
     """
@@ -34,9 +34,11 @@ class SequenceAugmentation:
     not_coding: str = "intergenic"
 
     def __post_init__(self) -> None:
-        for name in ("masked", "mutated", "broken_frames"):
+        for name in ("masked", "mutated"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"augmentation.{name}={getattr(self, name)} must be at least 0 and below 1")
+        if self.broken_frames < 0:
+            raise UserError(f"augmentation.broken_frames={self.broken_frames} must not be negative")
         if self.masked + self.mutated >= 1:
             raise UserError("augmentation: masked and mutated must add up to less than 1")
 
@@ -47,10 +49,6 @@ class SequenceAugmentation:
                 raise UserError(
                     f"augmentation.{field}={getattr(self, field)!r} is no class of the data ({', '.join(names)})"
                 )
-
-    def becomes_decoy(self, generator: np.random.Generator) -> bool:
-        """Draw whether a coding sequence is to be broken."""
-        return bool(self.broken_frames) and generator.random() < self.broken_frames
 
     def decoy(self, symbols: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Return ids (length,) with all long open reading frames broken; see `broken_frames`."""

@@ -20,7 +20,8 @@ class SequenceDataset(Dataset):
 
     Asked for a `SampleKey` (or an index, which is epoch 0), it gives ``{"symbols": uint8 ids without special tokens}``
     with ``"label"`` (class index, or an array of targets) where there are targets, and ``"name"`` and ``"index"`` (row)
-    where ``named``.
+    where ``named``. Decoys (``augmentation.broken_frames``) come after the records, each made of a record drawn anew in
+    every epoch.
     """
 
     def __init__(
@@ -37,9 +38,15 @@ class SequenceDataset(Dataset):
         self.table, self.targets = table, targets
         self.rc_augment, self.named, self.seed = rc_augment, named, seed
         self.augmentation, self.class_names = augmentation, class_names
+        self.broken: np.ndarray | None = None
+        if augmentation is not None and augmentation.broken_frames and class_names is not None:
+            self.broken = np.flatnonzero(targets == class_names.index(augmentation.coding))
 
     def __len__(self) -> int:
-        return len(self.table)
+        if self.broken is None:
+            return len(self.table)
+        assert self.augmentation is not None
+        return len(self.table) + round(self.augmentation.broken_frames * len(self.broken))
 
     def select(self, rows: np.ndarray) -> SequenceDataset:
         """The same with the records at ``rows`` alone."""
@@ -60,14 +67,15 @@ class SequenceDataset(Dataset):
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
-        symbols = self.table[key.index]
-        target = None if self.targets is None else self.targets[key.index]
-        if self.rc_augment or self.augmentation is not None:
-            generator = sample_generator(self.seed, key)
-            if self.rc_augment and generator.random() < self.rc_augment:
-                symbols = reverse_complement_ids(symbols)
-            if self.augmentation is not None:
-                symbols, target = self._augmented(symbols, target, generator)
+        generator = sample_generator(self.seed, key)
+        if key.index < len(self.table):
+            symbols, target = self.table[key.index], None if self.targets is None else self.targets[key.index]
+        else:
+            symbols, target = self._decoy(generator)
+        if self.rc_augment and generator.random() < self.rc_augment:
+            symbols = reverse_complement_ids(symbols)
+        if self.augmentation is not None:
+            symbols = self.augmentation(symbols, generator)
         sample: dict[str, Any] = {"symbols": symbols}
         if target is not None:
             sample["label"] = target
@@ -75,11 +83,9 @@ class SequenceDataset(Dataset):
             sample |= {"name": str(self.table.names[key.index]), "index": key.index}
         return sample
 
-    def _augmented(self, symbols: np.ndarray, target: Any, generator: np.random.Generator) -> tuple[np.ndarray, Any]:
+    def _decoy(self, generator: np.random.Generator) -> tuple[np.ndarray, int]:
+        assert self.broken is not None
         assert self.augmentation is not None
-        if self.augmentation.broken_frames and self.class_names is not None:
-            coding = self.class_names.index(self.augmentation.coding)
-            if target == coding and self.augmentation.becomes_decoy(generator):
-                symbols = self.augmentation.decoy(symbols, generator)
-                target = self.class_names.index(self.augmentation.not_coding)
-        return self.augmentation(symbols, generator), target
+        assert self.class_names is not None
+        symbols = self.table[int(generator.choice(self.broken))]
+        return self.augmentation.decoy(symbols, generator), self.class_names.index(self.augmentation.not_coding)
