@@ -6,11 +6,13 @@ import dataclasses
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
+from .checkpoint_files import read_json
 from .errors import UserError, nearest
 
 
@@ -81,6 +83,20 @@ def register_model(entry: ModelEntry) -> None:
             raise ValueError(f"model {name!r} is registered already")
     _MODELS[entry.name] = entry
     _ALIASES.update(dict.fromkeys(entry.aliases, entry.name))
+
+
+def register_shipped(name: str, domain: str, architecture: str, folder: Path, description: str) -> None:
+    """Make a model available whose weights and ``config.json`` ship in the package, in ``folder / name``.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    config = partial(_stored_config, architecture, folder / name)
+    register_model(ModelEntry(name, domain, config, architecture, folder=folder / name, description=description))
+
+
+def _stored_config(architecture: str, folder: Path) -> Any:
+    return find_architecture(architecture).config(**read_json(folder / "config.json")["config"])
 
 
 def find_architecture(name: str) -> Architecture:
