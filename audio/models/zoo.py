@@ -7,6 +7,7 @@ from pathlib import Path
 from ...core.registry import register_shipped
 
 for _name, _architecture, _description in (
+    ("s4d_digits", "S4Classifier", "spoken digits at 8 kHz, and with rate at others (audio/digits_official)"),
     (
         "sashimi_digits",
         "SaShiMi",
