@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..core.checkpoint_files import Checkpoint
 from ..core.registry import ModelEntry, apply_overrides, find_model, list_models
 from . import models  # noqa: F401  (registers our own)
+from .card import read_card
 from .models.vim import Vim
 from .models.vim_config import VimConfig
 from .models.vim_format import VimCheckpoint
@@ -54,16 +55,17 @@ def _cfg(name: str, entry: ModelEntry) -> dict[str, Any]:
     ``pretrained_cfg_overlay`` or ``checkpoint_path``."""
     config = entry.config()
     vim = isinstance(config, VimConfig)
+    card = None if entry.folder is None else read_card(entry.folder)
     title, paper = next(value for start, value in _PAPERS.items() if name.startswith(start))
     cfg: dict[str, Any] = {
         "input_size": (config.in_chans, *config.img_size),
         "num_classes": config.num_classes,
         "pool_size": None if vim else tuple(-(-side // 32) for side in config.img_size),
-        "crop_pct": 0.875,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "patch_embed.proj" if vim else "patch_embed.0",
+        "crop_pct": 0.875 if card is None else card.crop_pct,
+        "interpolation": "bicubic" if card is None else card.interpolation,
+        "mean": IMAGENET_DEFAULT_MEAN if card is None else card.mean,
+        "std": IMAGENET_DEFAULT_STD if card is None else card.std,
+        "first_conv": _first_convolution(config),
         "classifier": "head" if vim else "classifier.head",
         "paper_name": title,
         "paper_ids": paper,
@@ -75,8 +77,14 @@ def _cfg(name: str, entry: ModelEntry) -> dict[str, Any]:
         cfg |= {"license": "apache-2.0", "origin_url": f"https://huggingface.co/{entry.hub}"}
         cfg["custom_load"] = "hf"  # through Vim.load_pretrained, which reads no pickled code
     elif entry.folder is not None:
-        cfg["file"] = str(entry.folder / "model.safetensors")
+        cfg |= {"file": str(entry.folder / "model.safetensors"), "custom_load": True}  # through Vim.load_pretrained
     return cfg
+
+
+def _first_convolution(config: Any) -> str:
+    if not isinstance(config, VimConfig):
+        return "patch_embed.0"
+    return "patch_embed.stem.0" if config.stem == "convolutions" else "patch_embed.proj"
 
 
 _ENTRIES = _entries()
@@ -91,6 +99,8 @@ def _build(config: Any, device: Any = None, dtype: Any = None, **options: Any) -
     Raises:
         UserError: for an option that it does not have.
     """
+    if options.get("num_classes", config.num_classes) != config.num_classes:
+        options = {"class_names": None, **options}
     fields = apply_overrides(config, options)
     model: nn.Module = Vim(fields) if isinstance(fields, VimConfig) else VMamba(fields)
     return model.to(device=device, dtype=dtype) if device is not None or dtype is not None else model

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .batch_augmentation import BatchAugmentation
     from .classification import ImageClassificationDataModule
     from .decoding import decode_image
     from .images import Images
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .transforms import ImageAugmentation
 
 _MODULES = {
+    "BatchAugmentation": "batch_augmentation",
     "ImageAugmentation": "transforms",
     "ImageClassificationDataModule": "classification",
     "Images": "images",
@@ -26,6 +28,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "BatchAugmentation",
     "ImageAugmentation",
     "ImageClassificationDataModule",
     "Images",

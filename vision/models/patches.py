@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,6 +49,36 @@ class PatchEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         return self.proj(images).flatten(2).transpose(1, 2)
+
+
+class ConvolutionalStem(PatchEmbedding):
+    """Convolutions of 3 × 3 in place of one large patch (Xiao et al. 2021, arXiv:2106.14881).
+
+    One at full resolution, then one of stride 2 for each halving until a token stands for ``stride`` pixels; widths
+    double up to ``dim``, and batch norm and GELU follow all but the last, which is ``proj``.
+    """
+
+    def __init__(self, channels: int, dim: int, stride: int) -> None:
+        super().__init__(channels, dim, stride, stride)
+        halvings = stride.bit_length() - 1
+        if stride < 2 or stride != 1 << halvings:
+            raise UserError(f"patch_size is {stride}; a stem of convolutions halves, so it takes 2, 4, 8, 16, …")
+        widths = [channels, *(max(16, dim >> (halvings - index)) for index in range(halvings)), dim]
+        layers: list[nn.Module] = []
+        for index, (before, after) in enumerate(itertools.pairwise(widths[:-1])):
+            layers += [
+                nn.Conv2d(before, after, 3, 2 if index else 1, 1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.GELU(),
+            ]
+        self.stem = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(widths[-2], dim, 3, 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See `PatchEmbedding`."""
+        if images.is_cuda:  # what its convolutions are fast in, and tokens then need no copy
+            images = images.contiguous(memory_format=torch.channels_last)
+        return super().forward(self.stem(images))
 
 
 def resize_patches(weight: Tensor, size: int) -> Tensor:

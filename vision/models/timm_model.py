@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...core.errors import UserError
 from ...core.registry import register_architecture
 from .image_model import ImageModel
+from .patches import ConvolutionalStem, grid_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class TimmModelConfig:
     """What the model ends in."""
     drop_path_rate: float = 0.0
     """Stochastic depth: the last block's probability."""
+    stem: Literal["convolutions"] | None = None
+    """``convolutions`` puts that stem of our `Vim` in the place of the patches of a vision transformer."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the model in timm (``patch_size``, ``embed_dim``, ``depth``, …)."""
 
@@ -41,6 +44,8 @@ class TimmModelConfig:
             object.__setattr__(self, "class_names", tuple(self.class_names))
             if len(self.class_names) != self.num_classes:
                 raise UserError(f"class_names has {len(self.class_names)} names, num_classes is {self.num_classes}")
+        if self.stem not in (None, "convolutions"):
+            raise UserError(f"stem is {self.stem!r}; expected 'convolutions' or none")
         if isinstance(self.img_size, int):
             object.__setattr__(self, "img_size", (self.img_size, self.img_size))
         elif self.img_size is not None:
@@ -58,6 +63,8 @@ class TimmModel(ImageModel):
         self.config = config
         timm = _timm()
         options: dict[str, Any] = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+        if config.stem is not None:
+            options["embed_layer"] = _stem
         published = timm.models.get_pretrained_cfg(config.timm_name)
         if published is not None and published.fixed_input_size and config.img_size is not None:
             options["img_size"] = config.img_size
@@ -77,9 +84,8 @@ class TimmModel(ImageModel):
             close = ", ".join(timm.list_models(f"*{config.timm_name.split('_')[0]}*")[:4])
             raise UserError(f"timm has no model {config.timm_name!r}{f'; near: {close}' if close else ''}") from error
         except (TypeError, AssertionError, ValueError) as error:
-            raise UserError(
-                f"timm's {config.timm_name} cannot be built with {options | config.options} ({error})"
-            ) from error
+            given = options | config.options | ({} if config.stem is None else {"embed_layer": config.stem})
+            raise UserError(f"timm's {config.timm_name} cannot be built with {given} ({error})") from error
         exempt = set(self.model.no_weight_decay()) if hasattr(self.model, "no_weight_decay") else set()
         for name, parameter in self.model.named_parameters():
             if name in exempt:
@@ -156,6 +162,16 @@ class TimmModel(ImageModel):
             grid = [int(side) for side in self.model.patch_embed.grid_size]
             fitted[key] = resample_abs_pos_embed(fitted[key], grid, num_prefix_tokens=prefix)
         return fitted
+
+
+def _stem(img_size: Any, patch_size: int, in_chans: int, embed_dim: int, **_: Any) -> ConvolutionalStem:
+    """What timm's transformers call to make their patches."""
+    stem = ConvolutionalStem(in_chans, embed_dim, patch_size)
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    stem.check((height, width), None)
+    stem.grid_size = grid_size((height, width), patch_size, patch_size)  # type: ignore[assignment]
+    stem.num_patches = math.prod(stem.grid_size)  # type: ignore[assignment,arg-type]
+    return stem
 
 
 def _timm() -> Any:

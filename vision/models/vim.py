@@ -17,7 +17,7 @@ from ...core.norms import create_norm
 from ...core.registry import register_architecture
 from .grid_mixer import GridMixer
 from .image_model import ImageModel, compute_dtype, take_indices
-from .patches import Pair, PatchEmbedding, change_channels, grid_size, resize_patches
+from .patches import ConvolutionalStem, Pair, PatchEmbedding, change_channels, grid_size, resize_patches
 from .positions import class_token_positions, insert_tokens, resize_positions, split_tokens, token_order
 from .rotary import rotary_tables, rotate
 from .vim_config import VimConfig
@@ -42,7 +42,10 @@ class Vim(ImageModel):
         self.config = config
         dim = self.num_features = self.head_hidden_size = self.embed_dim = config.embed_dim
         self.grad_checkpointing = config.gradient_checkpointing
-        self.patch_embed = PatchEmbedding(config.in_chans, dim, config.patch_size, config.stride)
+        if config.stem == "convolutions":
+            self.patch_embed: PatchEmbedding = ConvolutionalStem(config.in_chans, dim, config.patch_size)
+        else:
+            self.patch_embed = PatchEmbedding(config.in_chans, dim, config.patch_size, config.stride)
         for name in self._class_token_names():
             setattr(self, name, nn.Parameter(torch.zeros(1, 1, dim)))
         if config.position_embedding:
@@ -297,6 +300,8 @@ class Vim(ImageModel):
         """
         fields: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
         if patch_size is not None:
+            if self.config.stem == "convolutions":
+                raise UserError("patch_size cannot be changed; a stem of convolutions has patches of one size")
             ratio = self.config.stride / self.config.patch_size
             fields |= {"patch_size": patch_size, "patch_stride": max(1, round(patch_size * ratio))}
         old = self.config
@@ -329,7 +334,10 @@ class Vim(ImageModel):
                     self.config.class_token,
                     self.config.posembed_resize,
                 )
-            if (kernel := fitted.get("patch_embed.proj.weight")) is not None:
+            if self.config.stem == "convolutions":
+                if (kernel := fitted.get("patch_embed.stem.0.weight")) is not None:
+                    fitted["patch_embed.stem.0.weight"] = change_channels(kernel, self.config.in_chans)
+            elif (kernel := fitted.get("patch_embed.proj.weight")) is not None:
                 kernel = change_channels(kernel, self.config.in_chans)
                 fitted["patch_embed.proj.weight"] = resize_patches(kernel, self.config.patch_size)
         return fitted

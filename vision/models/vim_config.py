@@ -30,6 +30,9 @@ class VimConfig:
     """Side of a patch, pixels."""
     patch_stride: int | None = None
     """Pixels from one patch to the next; by default the patch size, smaller for patches that overlap."""
+    stem: Literal["patch", "convolutions"] = "patch"
+    """What makes tokens of pixels: one convolution over each ``patch``, or several ``convolutions`` of 3 × 3 that get
+    to ``patch_size`` by halving, for training on small sets of images."""
     in_chans: int = 3
     """Channels of the images."""
     num_classes: int = 1000
@@ -115,6 +118,9 @@ class VimConfig:
         self._choose("rope", "none", "patches", "vim")
         self._choose("init", "fixed", "vim")
         self._choose("head", "classification")
+        self._choose("stem", "patch", "convolutions")
+        if self.stem == "convolutions" and self.stride != self.patch_size:
+            raise UserError("patch_stride is of patches; a stem of convolutions goes by patch_size alone")
         if self.global_pool == "token" and self.class_token == "none":
             raise UserError("global_pool is 'token', but there is no class token; use 'avg', 'last' or 'max'")
         if min(self.grid) < 1:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...core.mixers.base import State, register_mixer
 from ...core.mixers.bidirectional import mamba_direction
+from ...core.mixers.fused_projections import project_beside, project_in_halves
 from ...core.mixers.mamba import Mamba
 from ...core.norms import float32_at_least
-from ...core.ops import selective_scan, selective_scan_bidirectional
+from ...core.ops import ScanDirection, selective_scan, selective_scan_bidirectional, short_conv
 
 Directions = Literal["v2", "v1", "none"]
 
@@ -97,19 +99,24 @@ class VimMixer(Mamba):
         Raises:
             ValueError: for a state in a mixer that reads from both ends.
         """
-        xz = self.in_proj(x)
-        if self.directions == "none":
-            y, _ = self.mix(xz, state=state, cu_seqlens=cu_seqlens, reverse=reverse)
-        elif state is not None:
+        if state is not None and self.directions != "none":
             raise ValueError("state was given to a mixer that reads from both ends; pass None")
+        if self.directions == "v2":
+            out = self._project_out(self._separate_directions(x, cu_seqlens, reverse))
         elif self.directions == "v1":
-            y = self._shared_directions(xz, cu_seqlens, reverse)
+            out = self.out_proj(self._shared_directions(self.in_proj(x), cu_seqlens, reverse))
         else:
-            y = self._separate_directions(xz, cu_seqlens, reverse)
-            if self.divide_out:
-                y = y / 2
-        out = self.out_proj(y)
+            out = self.out_proj(self.mix(self.in_proj(x), state=state, cu_seqlens=cu_seqlens, reverse=reverse)[0])
         return out if self.gamma is None else out * self.gamma
+
+    def _project_out(self, y: Tensor) -> Tensor:
+        """``out_proj`` of the sum of both directions, or of half of it."""
+        if not self.divide_out:
+            return self.out_proj(y)
+        if _is_plain(self.out_proj):
+            # Halving the weight changes no bit of the product, and leaves out a pass over all tokens.
+            return F.linear(y, self.out_proj.weight * 0.5, self.out_proj.bias)
+        return self.out_proj(y / 2)
 
     def prefill(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See :meth:`SequenceMixer.prefill`; for ``directions="none"`` alone."""
@@ -127,14 +134,15 @@ class VimMixer(Mamba):
         if not self.causal:
             raise self._not_causal(method)
 
-    def _separate_directions(self, xz: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
+    def _separate_directions(self, x: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
         layers = (
             (self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D),
             (self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b),
         )
-        first = mamba_direction(xz, *layers[int(reverse)], cu_seqlens=cu_seqlens)
-        last = mamba_direction(xz, *layers[1 - int(reverse)], cu_seqlens=cu_seqlens, reverse=True)
-        return selective_scan_bidirectional(first, last, xz.chunk(2, dim=-1)[1], True, cu_seqlens=cu_seqlens)
+        u, z = project_in_halves(x, self.in_proj)
+        first = _direction(u, *layers[int(reverse)], cu_seqlens=cu_seqlens)
+        last = _direction(u, *layers[1 - int(reverse)], cu_seqlens=cu_seqlens, reverse=True)
+        return selective_scan_bidirectional(first, last, z, True, cu_seqlens=cu_seqlens)
 
     def _shared_directions(self, xz: Tensor, cu_seqlens: Tensor | None, reverse: bool) -> Tensor:
         forward = mamba_direction(
@@ -143,6 +151,40 @@ class VimMixer(Mamba):
         other = forward._replace(A=-torch.exp(float32_at_least(self.A_b_log)))
         first, last = (other, forward) if reverse else (forward, other)
         return selective_scan_bidirectional(first, last, xz.chunk(2, dim=-1)[1], True, cu_seqlens=cu_seqlens)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether calling a layer does what its weights say and nothing else (no adapter, no hook)."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is nn.Linear and "forward" not in vars(layer) and not any(hooks)
+
+
+def _direction(
+    u: Tensor,
+    conv1d: nn.Conv1d,
+    x_proj: nn.Linear,
+    dt_proj: nn.Linear,
+    A_log: Tensor,
+    D: Tensor,
+    *,
+    cu_seqlens: Tensor | None = None,
+    reverse: bool = False,
+) -> ScanDirection:
+    """As `mamba_direction`, of the half of in_proj's output that is scanned; gradients are added up in place."""
+    convolved = short_conv(u, conv1d.weight.squeeze(1), conv1d.bias, "silu", cu_seqlens=cu_seqlens, reverse=reverse)
+    assert isinstance(convolved, Tensor)  # no state was asked for
+    u, projected = project_beside(convolved, x_proj)
+    d_state = A_log.shape[1]
+    dt, B, C = projected.split([dt_proj.in_features, d_state, d_state], dim=-1)
+    return ScanDirection(
+        u,
+        F.linear(dt, dt_proj.weight),  # without the bias, which the scan adds in float32
+        -torch.exp(float32_at_least(A_log)),
+        B,
+        C,
+        float32_at_least(D),
+        float32_at_least(dt_proj.bias),
+    )
 
 
 def scan_direction(

@@ -151,7 +151,7 @@ def build_model(name: str, fitting: Mapping[str, Any], options: Mapping[str, Any
     import longscan
 
     if name.startswith(TIMM_PREFIX):
-        own = {key: options[key] for key in ("drop_path_rate",) if key in options}
+        own = {key: options[key] for key in ("drop_path_rate", "stem") if key in options}
         rest = {key: value for key, value in options.items() if key not in own}
         timm_name = name.removeprefix(TIMM_PREFIX)
         return longscan.create_model("TimmModel", timm_name=timm_name, options=rest, **fitting, **own)
