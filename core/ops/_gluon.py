@@ -1,12 +1,12 @@
-# ruff: noqa: RUF005  (kernels know no unpacking)
 # mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 """Kernels whose data layout in registers is chosen by hand: one source, compiled by Gluon or by plain Triton.
 
 Gluon, which is part of Triton, lays tensors out as a kernel says; where it is missing, and in Triton's interpreter,
 layouts are None and Triton chooses. The functions here hide the difference.
 
-The layouts serve scans over a tile of (channels, states): a warp holds 8 or 16 channels, each channel's states lie in
-four lanes, and a batch of tokens is spread over the same lanes for the elementwise part.
+The layouts serve scans over (channels, 4, states / 4): a warp holds 8 or 16 channels, and four lanes share the states
+of a channel. Four tokens of a batch, (channels, 4), are spread over the same lanes for the elementwise part. Lanes
+exchange values by shuffles: on the way through shared memory all of them would wait.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ._triton import LOG2_E
 try:
     from triton.experimental import gluon
     from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.language.nvidia.ampere import mma_v2
+    from triton.experimental.gluon.language.nvidia.ampere import async_copy, mma_v2
 except ImportError:  # an older Triton
-    gluon = gl = mma_v2 = None
+    gluon = gl = async_copy = mma_v2 = None
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -57,34 +57,19 @@ def channels_of_warp(states):
 
 
 @constexpr_function
+def state_layout(states, channels, use_gluon):
+    """(channels, 4, states / 4), the state itself: a thread has one or two channels, and a quarter of their states."""
+    if not use_gluon:
+        return None
+    return gl.BlockedLayout([channels // 8, 1, states // 4], [8, 4, 1], [1, 1, 1], [0, 1, 2])
+
+
+@constexpr_function
 def tile_layout(states, warps, use_gluon):
-    """(channels, states), the state itself: a thread has one or two channels, and a quarter of their states."""
+    """(channels, states), in the same lanes as in :func:`state_layout`."""
     if not use_gluon:
         return None
     return gl.BlockedLayout([channels_of_warp(states) // 8, states // 4], [8, 4], [warps, 1], [0, 1])
-
-
-@constexpr_function
-def spread_layout(states, tokens, warps, use_gluon):
-    """(channels, tokens), the inputs of a batch of tokens: every element is in one thread."""
-    if not use_gluon:
-        return None
-    return gl.BlockedLayout([channels_of_warp(states) // 8, tokens // 4], [8, 4], [warps, 1], [0, 1])
-
-
-@constexpr_function
-def whole_layout(states, tokens, warps, use_gluon):
-    """(channels, tokens): every thread has all tokens of the channels whose states it holds."""
-    if not use_gluon:
-        return None
-    own = channels_of_warp(states) // 8
-    return gl.DistributedLinearLayout(
-        reg_bases=[[1, 0]] * (own - 1) + [[0, 1 << i] for i in range(tokens.bit_length() - 1)],
-        lane_bases=[[own, 0], [2 * own, 0], [4 * own, 0], [0, 0], [0, 0]],
-        warp_bases=[[8 * own << i, 0] for i in range(warps.bit_length() - 1)],
-        block_bases=[],
-        shape=[8 * own * warps, tokens],
-    )
 
 
 @constexpr_function
@@ -108,10 +93,12 @@ def operand_layout(index, warps):
 
 @constexpr_function
 def rows_layout(states, tokens, use_gluon):
-    """(tokens, states) of one warp, as they are loaded: every element is in one lane, neighbours together."""
+    """(tokens, 4, states / 4) of B or C as they are loaded: every element is in one lane, neighbours together."""
     if not use_gluon:
         return None
-    return gl.BlockedLayout([1, max(1, states * tokens // 32)], [tokens, 32 // tokens], [1, 1], [1, 0])
+    lanes, each = 32 // tokens, max(1, states * tokens // 32)
+    own = min(each, states // 4)
+    return gl.BlockedLayout([1, each // own, own], [tokens, min(4, lanes), max(1, lanes // 4)], [1, 1, 1], [2, 1, 0])
 
 
 @constexpr_function
@@ -129,14 +116,14 @@ def memory_layout():
 @constexpr_function
 def plain_memory_layout():
     """Rows in shared memory, to be taken one at a time."""
-    return gl.SwizzledSharedLayout(1, 1, 1, order=[1, 0])
+    return gl.SwizzledSharedLayout(1, 1, 1, order=[2, 1, 0])
 
 
 @triton.jit
 def rows_memory(tokens: tl.constexpr, states: tl.constexpr, other, GLUON: tl.constexpr):
-    """Shared memory for (tokens, states) in float32; ``other`` stands for it where layouts cannot be chosen."""
+    """Shared memory for B or C of a batch in float32; ``other`` stands for it where layouts cannot be chosen."""
     if GLUON:
-        return gl.allocate_shared_memory(tl.float32, [tokens, states], plain_memory_layout())
+        return gl.allocate_shared_memory(tl.float32, [tokens, 4, states // 4], plain_memory_layout())
     else:
         return other
 
@@ -186,56 +173,54 @@ def sigmoid(x, LAYOUT: tl.constexpr):
 
 
 @triton.jit
-def columns(x, rows: tl.constexpr, count: tl.constexpr, LAYOUT: tl.constexpr):
-    """The columns of (rows, count), each (rows,), as a tuple."""
-    if count == 1:
-        return (arrange(tl.reshape(x, (rows,)), LAYOUT),)
+def widened(x, PAIRS: tl.constexpr, LAYOUT: tl.constexpr):
+    """x in float32; ``PAIRS`` says that neighbours of a thread lie in one register, so that either takes one
+    instruction."""
+    if LAYOUT is not None and PAIRS and x.dtype == tl.bfloat16:
+        return gl.inline_asm_elementwise(
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [x], dtype=tl.float32, is_pure=True, pack=2
+        )
     else:
-        left, right = tl.split(tl.permute(tl.reshape(x, (rows, 2, count // 2)), (0, 2, 1)))
-        return columns(left, rows, count // 2, LAYOUT) + columns(right, rows, count // 2, LAYOUT)
+        return x.to(tl.float32)
 
 
 @triton.jit
-def columns_of_two(a, b, rows: tl.constexpr, count: tl.constexpr, WHOLE: tl.constexpr, LAYOUT: tl.constexpr):
-    """:func:`columns` of two tensors that are spread, which are handed to the lanes of ``WHOLE`` together."""
-    both = columns(arrange(tl.reshape(tl.join(a, b), (rows, 2 * count)), WHOLE), rows, 2 * count, LAYOUT)
-    first, second = (), ()
-    for j in tl.static_range(count):
-        first, second = first + (both[2 * j],), second + (both[2 * j + 1],)
-    return first, second
-
-
-@triton.jit
-def own_sum(x, rows: tl.constexpr, states: tl.constexpr):
-    """Sum a tile (rows, states) over the states of each thread: (rows, 4), one column for each of four lanes."""
-    return tl.sum(tl.reshape(x, (rows, 4, states // 4)), axis=2)
-
-
-@triton.jit
-def sum_lanes(parts, first: tl.constexpr, count: tl.constexpr, rows: tl.constexpr, LAYOUT: tl.constexpr):
-    """Finish the sums of a tuple of :func:`own_sum`, all at once, as the columns of (rows, count)."""
-    return arrange(tl.sum(_stack(parts, first, count, rows), axis=1), LAYOUT)
-
-
-@triton.jit
-def sum_lanes_of_two(a, b, count: tl.constexpr, rows: tl.constexpr, LAYOUT_OF_TWO: tl.constexpr, LAYOUT: tl.constexpr):
-    """:func:`sum_lanes` of two tuples, through shared memory together."""
-    parts = ()
-    for j in tl.static_range(count):
-        parts = parts + (a[j], b[j])
-    both = tl.reshape(sum_lanes(parts, 0, 2 * count, rows, LAYOUT_OF_TWO), (rows, count, 2))
-    first, second = tl.split(both)
-    return arrange(first, LAYOUT), arrange(second, LAYOUT)
-
-
-@triton.jit
-def _stack(parts, first: tl.constexpr, count: tl.constexpr, rows: tl.constexpr):
-    if count == 1:
-        return tl.reshape(parts[first], (rows, 4, 1))
+def from_lane(x, lane, q: tl.constexpr, LAYOUT: tl.constexpr):
+    """Column q of (channels, 4), in all four columns; ``lane`` holds 0 … 3 along them."""
+    if LAYOUT is None:
+        return tl.broadcast_to(tl.sum(tl.where(lane == q, x, 0.0), axis=1)[:, None], x.shape)
     else:
-        left = _stack(parts, first, count // 2, rows)
-        right = _stack(parts, first + count // 2, count // 2, rows)
-        return tl.reshape(tl.permute(tl.join(left, right), (0, 1, 3, 2)), (rows, 4, count))
+        # Lanes 8 q … 8 q + 7 hold the column: the low three bits of a lane stay as they are.
+        return gl.inline_asm_elementwise(
+            "shfl.sync.idx.b32 $0, $1, $2, 0x71f, 0xffffffff;",
+            "=r,r,n",
+            [x, 8 * q],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
+
+
+@triton.jit
+def four_sums(parts, first: tl.constexpr, lane, LAYOUT: tl.constexpr):
+    """(channels, 4) with the sum of ``parts[first + i]``, (channels, 4), over its columns in column i."""
+    if LAYOUT is None:
+        total = tl.zeros_like(parts[first])
+        for i in tl.static_range(4):
+            total += tl.where(lane == i, tl.sum(parts[first + i], axis=1)[:, None], 0.0)
+        return total
+    else:
+        odd, high = lane % 2 != 0, lane >= 2
+        low = _pair_sums(parts[first], parts[first + 1], odd, "shfl.sync.bfly.b32 $0, $1, 8, 0x1f, 0xffffffff;")
+        top = _pair_sums(parts[first + 2], parts[first + 3], odd, "shfl.sync.bfly.b32 $0, $1, 8, 0x1f, 0xffffffff;")
+        return _pair_sums(low, top, high, "shfl.sync.bfly.b32 $0, $1, 16, 0x1f, 0xffffffff;")
+
+
+@triton.jit
+def _pair_sums(a, b, second, EXCHANGE: tl.constexpr):
+    """Over two lanes that ``EXCHANGE`` values: the sum of a in the first, of b in the ``second``."""
+    mine, other = tl.where(second, b, a), tl.where(second, a, b)
+    return mine + gl.inline_asm_elementwise(EXCHANGE, "=r,r", [other], dtype=tl.float32, is_pure=True, pack=1)
 
 
 @triton.jit

@@ -11,164 +11,189 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._gluon import (
-    arange,
-    arrange,
-    columns_of_two,
-    read,
-    rows_layout,
-    rows_memory,
-    sigmoid,
-    slice_of,
-    spread_layout,
-    tile_layout,
-    whole_layout,
-    zeros,
-)  # fmt: skip
+from .._gluon import arange, read, rows_layout, rows_memory, sigmoid, slice_of, state_layout, widened
 from .._triton import LOG2_E
-from .triton_inputs import fetch_rows, find_chunk, load_inputs, row_of, spread_rows, step_sizes
+from .triton_inputs import (
+    fetch_rows,
+    find_chunk,
+    load_batch,
+    of_token,
+    row_of,
+    spread_rows,
+    state_of,
+    step_sizes,
+)  # fmt: skip
+from .triton_rings import receive, receive_rows, ring, send, source, wait
 
 
 @triton.jit
 def _prepare(
-    inputs, bias, valid,
-    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, HAS_Z: tl.constexpr, SOFTPLUS: tl.constexpr,
-    GRADIENT: tl.constexpr, LAST: tl.constexpr, SPREAD: tl.constexpr, WHOLE: tl.constexpr,
-    TILE_CHANNELS: tl.constexpr,
+    x, z, delta, bias, start, steps, token,
+    TOKENS: tl.constexpr, PAIRS: tl.constexpr, HAS_Z: tl.constexpr, SOFTPLUS: tl.constexpr, GRADIENT: tl.constexpr,
+    LAST: tl.constexpr, SPREAD: tl.constexpr,
 ):  # fmt: skip
-    """dt and what B or C is multiplied by, each a tuple over tokens of (channels,), and dt as it is spread."""
-    dt = step_sizes(inputs[1], bias, valid, SOFTPLUS, LAST)
-    x = inputs[0].to(tl.float32)
-    if GRADIENT:
-        if HAS_Z:
-            gate = inputs[2].to(tl.float32)
-            x *= gate * sigmoid(gate, SPREAD)
-    else:
-        x *= dt
-    dts, xs = columns_of_two(dt, x, CHANNELS, TOKENS, WHOLE, TILE_CHANNELS)
-    return dts, xs, dt
+    """dt of a batch and what B or C is multiplied by."""
+    dt, factors = (), ()
+    for m in tl.static_range(TOKENS // 4):
+        dt = dt + (step_sizes(delta[m], bias, start + 4 * m + token < steps, PAIRS, SOFTPLUS, LAST, SPREAD),)
+        factor = widened(x[m], PAIRS, SPREAD)
+        if not GRADIENT:
+            factor *= dt[m]
+        elif HAS_Z:
+            gate = widened(z[m], PAIRS, SPREAD)
+            factor *= gate * sigmoid(gate, SPREAD)
+        factors = factors + (factor,)
+    return dt, factors
 
 
 @triton.jit
 def _advance(
-    h, dt, x, rows, constant, rate,
-    TOKENS: tl.constexpr, CONSTANT: tl.constexpr, GRADIENT: tl.constexpr, TILE: tl.constexpr,
+    h, summed, prepared, rows, constant, rate, lane,
+    TOKENS: tl.constexpr, CONSTANT: tl.constexpr, GRADIENT: tl.constexpr, SPREAD: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
+    dt, factors = prepared
+    for m in tl.static_range(TOKENS // 4):
+        summed += dt[m]
     for j in tl.static_range(TOKENS):
-        row = row_of(rows, constant, j, CONSTANT, TILE)
-        decay = tl.exp2(dt[j][:, None] * rate)
+        new = of_token(factors, lane, j, SPREAD) * row_of(rows, constant, j, TOKENS, CONSTANT, LANES)
+        decay = tl.exp2(of_token(dt, lane, j, SPREAD) * rate)
         if GRADIENT:
-            h = decay * (h + x[j][:, None] * row)
+            h = decay * (h + new)
         else:
-            h = tl.fma(decay, h, x[j][:, None] * row)
-    return h
+            h = tl.fma(decay, h, new)
+    return h, summed
 
 
 @triton.jit
 def _summarize(
-    tensors, strides, z, z_batch, memory, group, origin, sequence, part, length, dim, chunk, chunks, pad, group_size,
+    tensors, strides, z, z_batch, memory, rings, group, origin, sequence, part, length, dim, chunk, chunks, pad,
+    group_size,
     STRIDES: tl.constexpr, WHICH: tl.constexpr, Z: tl.constexpr,
     STATE: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, EVEN: tl.constexpr,
     CONSTANT: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
-    REVERSE: tl.constexpr, GRADIENT: tl.constexpr,
-    WARPS: tl.constexpr, GLUON: tl.constexpr,
+    REVERSE: tl.constexpr, GRADIENT: tl.constexpr, STAGED: tl.constexpr,
+    ROW_BYTES: tl.constexpr, STAGES: tl.constexpr, GLUON: tl.constexpr,
 ):  # fmt: skip
-    TILE: tl.constexpr = tile_layout(STATES, WARPS, GLUON)
-    TILE_STATES: tl.constexpr = slice_of(TILE, 0)
-    TILE_CHANNELS: tl.constexpr = slice_of(TILE, 1)
-    SPREAD: tl.constexpr = spread_layout(STATES, TOKENS, WARPS, GLUON)
-    SPREAD_TOKENS: tl.constexpr = slice_of(SPREAD, 0)
-    SPREAD_CHANNELS: tl.constexpr = slice_of(SPREAD, 1)
-    WHOLE: tl.constexpr = whole_layout(STATES, 2 * TOKENS, WARPS, GLUON)
+    LANES: tl.constexpr = state_layout(STATES, CHANNELS, GLUON)
+    SPREAD: tl.constexpr = slice_of(LANES, 2)
+    ROWS_LAYOUT: tl.constexpr = rows_layout(STATES, TOKENS, GLUON)
+    PAIRS: tl.constexpr = CHANNELS == 16
     WAY: tl.constexpr = -1 if REVERSE != GRADIENT else 1
+    ROWS: tl.constexpr = STRIDES[WHICH][2]
     X: tl.constexpr = STRIDES[WHICH][0]
     DELTA: tl.constexpr = STRIDES[WHICH][1]
-    ROWS: tl.constexpr = STRIDES[WHICH][2]
+    GATED: tl.constexpr = HAS_Z and GRADIENT
     x, delta, A, rows, delta_bias, ends, total_dt = tensors
     x_batch, delta_batch, rows_batch, rows_group = strides
     batch, _, first, steps = find_chunk(delta, sequence, part, length, chunk, pad, False, REVERSE)
     if GRADIENT:  # from the last step of the chunk to its first
         first -= (steps - 1) * WAY
     limit = (group + 1) * group_size
-    n = arange(STATES, TILE_STATES)
-    c = origin + arange(CHANNELS, TILE_CHANNELS)
-    tile = c[:, None] * STATE + n[None, :]
-    inside = (c < limit)[:, None] & (n < STATE)[None, :]
+    own = origin + arange(CHANNELS, slice_of(SPREAD, 1))
+    channel = own[:, None]
+    token = arange(4, slice_of(SPREAD, 0))[None, :]
+    lane = token + 0 * channel
+    n = state_of(STATES // 4, LANES)
+    c = channel[:, :, None]
+    tile = c * STATE + n
+    inside = (c < limit) & (n < STATE)
     rate = read(A, tile, inside, not EVEN).to(tl.float32) * LOG2_E
-    token = arange(TOKENS, SPREAD_TOKENS)[None, :]
-    channel = origin + arange(CHANNELS, SPREAD_CHANNELS)
     bias = 0.0
     if HAS_BIAS:
-        bias = read(delta_bias, channel, channel < limit, not EVEN).to(tl.float32)[:, None]
-    channel = channel[:, None]
+        bias = read(delta_bias, channel, channel < limit, not EVEN).to(tl.float32)
+    row_token = arange(TOKENS, slice_of(slice_of(ROWS_LAYOUT, 2), 1))[:, None][:, :, None]
+    row_state = state_of(STATES // 4, ROWS_LAYOUT)
     constant = rate
     if CONSTANT:
         constant = read(rows, tile, inside, not EVEN)
-    rows += batch * rows_batch + group * rows_group + first * ROWS
+    else:
+        rows += batch * rows_batch + group * rows_group + first * ROWS
     x += batch * x_batch + first * X
     delta += batch * delta_batch + first * DELTA
     z += batch * z_batch + first * Z
-    h = zeros(CHANNELS, STATES, TILE)
-    summed = zeros(CHANNELS, TOKENS, SPREAD)
-    GATED: tl.constexpr = HAS_Z and GRADIENT
-    ROWS_LAYOUT: tl.constexpr = rows_layout(STATES, TOKENS, GLUON)
-    row_token, row_state = n, n
-    if GLUON:
-        row_token = arange(TOKENS, slice_of(ROWS_LAYOUT, 1))[:, None]
-        row_state = arange(STATES, slice_of(ROWS_LAYOUT, 0))[None, :]
-    full = steps // TOKENS * TOKENS
-    zero = 0 * steps
-    if full > 0:
-        # As in the forward pass, a batch is prepared while the one before it advances.
-        inputs = load_inputs(
-            x, delta, z, x, zero, steps, token, channel, limit, X, DELTA, Z, X, WAY, EVEN, GATED, False, False
-        )  # fmt: skip
-        inputs_next = load_inputs(
-            x, delta, z, x, tl.minimum(TOKENS, full - TOKENS), steps, token, channel, limit, X, DELTA, Z, X, WAY, EVEN,
-            GATED, False, False,
-        )  # fmt: skip
-        rows_next = fetch_rows(
-            rows, zero, steps, row_token, row_state, ROWS, WAY, TOKENS, STATE, EVEN, CONSTANT, False, GLUON
-        )
-        dt, of_x, dt_batch = _prepare(
-            inputs, bias, token < 0, TOKENS, CHANNELS, HAS_Z, SOFTPLUS, GRADIENT, False, SPREAD, WHOLE, TILE_CHANNELS
-        )
-        for start in range(0, full, TOKENS):
-            summed += dt_batch
-            batch_rows = spread_rows(memory, rows_next, CONSTANT, GLUON)
-            inputs_after = load_inputs(
-                x, delta, z, x, tl.minimum(start + 2 * TOKENS, full - TOKENS), steps, token, channel, limit, X, DELTA,
-                Z, X, WAY, EVEN, GATED, False, False,
+    sources = (
+        source(x + origin, WAY * X, TOKENS, CHANNELS, 16, STAGED),
+        source(delta + origin, WAY * DELTA, TOKENS, CHANNELS, 16, STAGED),
+        source(z + origin, WAY * Z, TOKENS, CHANNELS, 16, STAGED and GATED),
+        source(rows, WAY * ROWS, TOKENS, STATES, ROW_BYTES, STAGED and not CONSTANT),
+    )
+    x = x + (WAY * X * token + channel)
+    delta = delta + (WAY * DELTA * token + channel)
+    z = z + (WAY * Z * token + channel)
+    if not CONSTANT:
+        rows = rows + (WAY * ROWS * row_token + row_state)
+    h = 0.0 * rate
+    summed = 0.0 * lane
+    done = 0 * steps
+    if STAGED:
+        full = steps // TOKENS * TOKENS
+        if full > 0:
+            last = full - TOKENS
+            WANTED: tl.constexpr = (True, True, GATED, not CONSTANT)
+            STEPS: tl.constexpr = (WAY * X, WAY * DELTA, WAY * Z, WAY * ROWS)
+            WIDTHS: tl.constexpr = (16, 16, 16, ROW_BYTES)
+            for stage in tl.static_range(STAGES - 1):
+                ahead = tl.minimum(done + stage * TOKENS, last)
+                send(rings, sources, stage, ahead, steps, STAGES, STEPS, WIDTHS, WANTED, False)
+            wait(STAGES - 2)
+            x_next = receive(rings[0], 0, STAGES, TOKENS, SPREAD)
+            gate_next = x_next
+            if GATED:
+                gate_next = receive(rings[2], 0, STAGES, TOKENS, SPREAD)
+            delta_next = receive(rings[1], 0, STAGES, TOKENS, SPREAD)
+            prepared = _prepare(
+                x_next, gate_next, delta_next, bias, done, steps, token, TOKENS, PAIRS, HAS_Z, SOFTPLUS, GRADIENT,
+                False, SPREAD,
             )  # fmt: skip
-            rows_next = fetch_rows(
-                rows, tl.minimum(start + TOKENS, full - TOKENS), steps, row_token, row_state, ROWS, WAY, TOKENS, STATE,
-                EVEN, CONSTANT, False, GLUON,
+            for start in range(0, full, TOKENS):
+                # As in the forward pass, a batch is prepared while the one before it advances.
+                index = start // TOKENS
+                wait(STAGES - 3)
+                raw = receive_rows(rings[3], index, row_token, STAGES, TOKENS, STATES, not CONSTANT, ROWS_LAYOUT)
+                rows_now = spread_rows(memory, raw, CONSTANT, ROWS_LAYOUT)
+                x_next = receive(rings[0], index + 1, STAGES, TOKENS, SPREAD)
+                gate_next = x_next
+                if GATED:
+                    gate_next = receive(rings[2], index + 1, STAGES, TOKENS, SPREAD)
+                delta_next = receive(rings[1], index + 1, STAGES, TOKENS, SPREAD)
+                ahead = tl.minimum(start + (STAGES - 1) * TOKENS, last)
+                send(rings, sources, index + STAGES - 1, ahead, steps, STAGES, STEPS, WIDTHS, WANTED, False)
+                prepared_next = _prepare(
+                    x_next, gate_next, delta_next, bias, start, steps, token, TOKENS, PAIRS, HAS_Z, SOFTPLUS, GRADIENT,
+                    False, SPREAD,
+                )  # fmt: skip
+                h, summed = _advance(
+                    h, summed, prepared, rows_now, constant, rate, lane, TOKENS, CONSTANT, GRADIENT, SPREAD, LANES
+                )
+                prepared = prepared_next
+            wait(0)
+            done = full
+    if done < steps:
+        x_after = load_batch(x, done, steps, token, channel, limit, X, WAY, TOKENS, EVEN)
+        delta_after = load_batch(delta, done, steps, token, channel, limit, DELTA, WAY, TOKENS, EVEN)
+        gate_after = x_after
+        if GATED:
+            gate_after = load_batch(z, done, steps, token, channel, limit, Z, WAY, TOKENS, EVEN)
+        rows_after = fetch_rows(rows, done, steps, row_token, row_state, ROWS, WAY, STATE, CONSTANT)
+        for begin in range(done, steps, TOKENS):
+            here = _prepare(
+                x_after, gate_after, delta_after, bias, begin, steps, token, TOKENS, PAIRS, HAS_Z, SOFTPLUS, GRADIENT,
+                True, SPREAD,
             )  # fmt: skip
-            dt_next, of_x_next, dt_batch = _prepare(
-                inputs_next, bias, token < 0, TOKENS, CHANNELS, HAS_Z, SOFTPLUS, GRADIENT, False, SPREAD, WHOLE,
-                TILE_CHANNELS,
-            )  # fmt: skip
-            h = _advance(h, dt, of_x, batch_rows, constant, rate, TOKENS, CONSTANT, GRADIENT, TILE)
-            dt, of_x, inputs_next = dt_next, of_x_next, inputs_after
-    if full < steps:
-        last_inputs = load_inputs(
-            x, delta, z, x, full, steps, token, channel, limit, X, DELTA, Z, X, WAY, EVEN, GATED, False, True
-        )  # fmt: skip
-        last_rows = fetch_rows(
-            rows, full, steps, row_token, row_state, ROWS, WAY, TOKENS, STATE, EVEN, CONSTANT, True, GLUON
-        )
-        last_dt, last_x, last_dt_batch = _prepare(
-            last_inputs, bias, full + token < steps, TOKENS, CHANNELS, HAS_Z, SOFTPLUS, GRADIENT, True, SPREAD, WHOLE,
-            TILE_CHANNELS,
-        )  # fmt: skip
-        summed += last_dt_batch
-        h = _advance(
-            h, last_dt, last_x, spread_rows(memory, last_rows, CONSTANT, GLUON), constant, rate, TOKENS, CONSTANT,
-            GRADIENT, TILE,
-        )  # fmt: skip
+            rows_here = spread_rows(memory, rows_after, CONSTANT, ROWS_LAYOUT)
+            after = begin + TOKENS
+            x_after = load_batch(x, after, steps, token, channel, limit, X, WAY, TOKENS, EVEN)
+            delta_after = load_batch(delta, after, steps, token, channel, limit, DELTA, WAY, TOKENS, EVEN)
+            gate_after = x_after
+            if GATED:
+                gate_after = load_batch(z, after, steps, token, channel, limit, Z, WAY, TOKENS, EVEN)
+            rows_after = fetch_rows(rows, after, steps, row_token, row_state, ROWS, WAY, STATE, CONSTANT)
+            h, summed = _advance(
+                h, summed, here, rows_here, constant, rate, lane, TOKENS, CONSTANT, GRADIENT, SPREAD, LANES
+            )
     row = sequence * chunks + part
     tl.store(ends + row * dim * STATE + tile, h, inside)
-    tl.store(total_dt + row * dim + c, arrange(tl.sum(summed, axis=1), TILE_CHANNELS), c < limit)
+    tl.store(total_dt + row * dim + own, tl.sum(summed, axis=1), own < limit)
 
 
 def summarize(
@@ -176,8 +201,8 @@ def summarize(
     STRIDES: tl.constexpr, Z: tl.constexpr,
     STATE: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, EVEN: tl.constexpr,
     CONSTANT: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr, SOFTPLUS: tl.constexpr,
-    REVERSE: tl.constexpr, GRADIENT: tl.constexpr,
-    WARPS: tl.constexpr, GLUON: tl.constexpr,
+    REVERSE: tl.constexpr, GRADIENT: tl.constexpr, STAGED: tl.constexpr,
+    ROW_BYTES: tl.constexpr, STAGES: tl.constexpr, WARPS: tl.constexpr, GLUON: tl.constexpr,
 ):  # fmt: skip
     """What a chunk ends with from zero, and the sum of its steps.
 
@@ -193,17 +218,24 @@ def summarize(
     if GRADIENT:
         part += 1
     memory = rows_memory(TOKENS, STATES, z, GLUON)
+    t = tensors[0]
+    rings = (
+        ring(t[0], STAGES, TOKENS, CHANNELS, STAGED),
+        ring(t[1], STAGES, TOKENS, CHANNELS, STAGED),
+        ring(z, STAGES, TOKENS, CHANNELS, STAGED and HAS_Z and GRADIENT),
+        ring(t[3], STAGES, TOKENS, STATES, STAGED and not CONSTANT),
+    )
     if tl.program_id(1) == 0:
         _summarize(
-            tensors[0], strides[0], z, z_batch, memory, group, origin, sequence, part, length, dim, chunk, chunks, 0,
-            group_size, STRIDES, 0, Z, STATE, STATES, CHANNELS, TOKENS, EVEN, CONSTANT, HAS_Z, HAS_BIAS, SOFTPLUS,
-            REVERSE, GRADIENT, WARPS, GLUON,
+            tensors[0], strides[0], z, z_batch, memory, rings, group, origin, sequence, part, length, dim, chunk,
+            chunks, 0, group_size, STRIDES, 0, Z, STATE, STATES, CHANNELS, TOKENS, EVEN, CONSTANT, HAS_Z, HAS_BIAS,
+            SOFTPLUS, REVERSE, GRADIENT, STAGED, ROW_BYTES, STAGES, GLUON,
         )  # fmt: skip
     elif len(STRIDES) == 2:
         _summarize(
-            tensors[1], strides[1], z, z_batch, memory, group, origin, sequence, part, length, dim, chunk, chunks, pad,
-            group_size, STRIDES, 1, Z, STATE, STATES, CHANNELS, TOKENS, EVEN, CONSTANT, HAS_Z, HAS_BIAS, SOFTPLUS,
-            not REVERSE, GRADIENT, WARPS, GLUON,
+            tensors[1], strides[1], z, z_batch, memory, rings, group, origin, sequence, part, length, dim, chunk,
+            chunks, pad, group_size, STRIDES, 1, Z, STATE, STATES, CHANNELS, TOKENS, EVEN, CONSTANT, HAS_Z, HAS_BIAS,
+            SOFTPLUS, not REVERSE, GRADIENT, STAGED, ROW_BYTES, STAGES, GLUON,
         )  # fmt: skip
 
 

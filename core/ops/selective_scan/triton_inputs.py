@@ -7,7 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .._gluon import columns_of_two, read
+from .._gluon import arange, from_lane, slice_of, widened
 from .._triton import softplus
 
 
@@ -43,75 +43,71 @@ def first_segment(sequence, slot, begin, chunk, segments, SEGMENT: tl.constexpr,
 
 
 @triton.jit
+def state_of(own: tl.constexpr, LAYOUT: tl.constexpr):
+    """The states of a tile (…, 4, own), as (1, 4, own)."""
+    quarter = arange(4, slice_of(slice_of(LAYOUT, 2), 0))[None, :][:, :, None]
+    return quarter * own + arange(own, slice_of(slice_of(LAYOUT, 0), 0))[None, :][None, :, :]
+
+
+@triton.jit
 def fetch_rows(
     matrix, start, steps, token, n,
-    STRIDE: tl.constexpr, WAY: tl.constexpr, TOKENS: tl.constexpr, STATE: tl.constexpr, EVEN: tl.constexpr,
-    CONSTANT: tl.constexpr, LAST: tl.constexpr, GLUON: tl.constexpr,
+    STRIDE: tl.constexpr, WAY: tl.constexpr, STATE: tl.constexpr, CONSTANT: tl.constexpr,
 ):  # fmt: skip
-    """B or C of a batch as it lies in memory: (tokens, states), every element in one lane, or without layouts a tuple
-    of rows. Zero beyond the end; nothing useful where the matrix is constant in time."""
-    origin = matrix + tl.cast(start, tl.int64) * (WAY * STRIDE)
+    """B or C of a batch as it lies in memory, (tokens, 4, states / 4), from pointers to that of the first batch. Zero
+    beyond the end; nothing useful where the matrix is constant in time."""
     if CONSTANT:
         return token
-    elif GLUON:
-        mask = n < STATE
-        if LAST:
-            mask = mask & (start + token < steps)
-        return read(origin, token * (WAY * STRIDE) + n, mask, LAST or not EVEN)
     else:
-        rows = ()
-        for j in tl.static_range(TOKENS):
-            rows = rows + (tl.load(origin + (WAY * STRIDE * j) + n, (n < STATE) & (start + j < steps), 0.0),)
-        return rows
+        mask = (n < STATE) & (start + token < steps)
+        return tl.load(matrix + tl.cast(start, tl.int64) * (WAY * STRIDE), mask, 0.0)
 
 
 @triton.jit
-def spread_rows(memory, rows, CONSTANT: tl.constexpr, GLUON: tl.constexpr):
+def spread_rows(memory, rows, CONSTANT: tl.constexpr, LAYOUT: tl.constexpr):
     """Hand what :func:`fetch_rows` has brought to all lanes, in float32 and through shared memory."""
-    if GLUON and not CONSTANT:
-        memory.store(rows.to(tl.float32))
-        return memory
-    else:
+    if LAYOUT is None or CONSTANT:
         return rows
+    else:
+        memory.store(widened(rows, True, LAYOUT))
+        return memory
 
 
 @triton.jit
-def row_of(rows, constant, j: tl.constexpr, CONSTANT: tl.constexpr, TILE: tl.constexpr):
-    """B or C of a batch's token j in float32, to be broadcast over channels."""
+def row_of(rows, constant, j: tl.constexpr, TOKENS: tl.constexpr, CONSTANT: tl.constexpr, LAYOUT: tl.constexpr):
+    """B or C of a batch's token j in float32, (channels or 1, 4, states / 4)."""
     if CONSTANT:
         return constant.to(tl.float32)
-    elif TILE is None:
-        return rows[j].to(tl.float32)[None, :]
+    elif LAYOUT is None:
+        chosen = tl.arange(0, TOKENS)[:, None, None] == j
+        return tl.sum(tl.where(chosen, rows.to(tl.float32), 0.0), axis=0)[None, :, :]
     else:
-        return rows.slice(j, 1).load(TILE)
+        return rows.slice(j, 1).load(LAYOUT)
 
 
 @triton.jit
-def load_inputs(
-    u, delta, z, y, start, steps, token, channel, limit,
-    U: tl.constexpr, DELTA: tl.constexpr, Z: tl.constexpr, Y: tl.constexpr, WAY: tl.constexpr, EVEN: tl.constexpr,
-    HAS_Z: tl.constexpr, ADD: tl.constexpr, LAST: tl.constexpr,
+def load_batch(
+    pointer, start, steps, token, channel, limit,
+    STRIDE: tl.constexpr, WAY: tl.constexpr, TOKENS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
-    """u, delta, z and (to ``ADD`` to it) y of a batch, each (channels, tokens) as it lies in memory."""
-    step = tl.cast(start, tl.int64) * WAY
-    t = WAY * token
-    mask = (start + token < steps) & (channel < limit)
-    if EVEN:
-        mask = start + token < steps
-    u_batch = read(u + step * U, t * U + channel, mask, LAST or not EVEN)
-    delta_batch = read(delta + step * DELTA, t * DELTA + channel, mask, LAST or not EVEN)
-    z_batch, y_batch = u_batch, u_batch
-    if HAS_Z:
-        z_batch = read(z + step * Z, t * Z + channel, mask, LAST or not EVEN)
-    if ADD:
-        y_batch = read(y + step * Y, t * Y + channel, mask, LAST or not EVEN)
-    return u_batch, delta_batch, z_batch, y_batch
+    """u, delta, z or y of a batch from pointers to that of the first four tokens: a tuple of (channels, 4), one for
+    every four tokens, with zeros beyond the end."""
+    pointer += tl.cast(start, tl.int64) * (WAY * STRIDE)
+    found = ()
+    for m in tl.static_range(TOKENS // 4):
+        mask = (start + 4 * m + token < steps) & (channel < limit)
+        if EVEN:
+            mask = start + 4 * m + token < steps
+        found = found + (tl.load(pointer + 4 * m * WAY * STRIDE, mask, 0.0),)
+    return found
 
 
 @triton.jit
-def step_sizes(delta_batch, bias, valid, SOFTPLUS: tl.constexpr, LAST: tl.constexpr):
-    """dt of a batch; 0, which leaves a state as it is, beyond the end."""
-    dt = delta_batch.to(tl.float32) + bias
+def step_sizes(
+    delta, bias, valid, PAIRS: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr, LAYOUT: tl.constexpr
+):
+    """dt of four tokens; 0, which leaves a state as it is, beyond the end."""
+    dt = widened(delta, PAIRS, LAYOUT) + bias
     if SOFTPLUS:
         dt = softplus(dt)
     if LAST:
@@ -120,12 +116,6 @@ def step_sizes(delta_batch, bias, valid, SOFTPLUS: tl.constexpr, LAST: tl.conste
 
 
 @triton.jit
-def prepare(
-    inputs, bias, valid,
-    TOKENS: tl.constexpr, CHANNELS: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr, WHOLE: tl.constexpr,
-    TILE_CHANNELS: tl.constexpr,
-):  # fmt: skip
-    """dt and dt · u of a batch, each a tuple over tokens of (channels,)."""
-    dt = step_sizes(inputs[1], bias, valid, SOFTPLUS, LAST)
-    dt_u = dt * inputs[0].to(tl.float32)
-    return columns_of_two(dt, dt_u, CHANNELS, TOKENS, WHOLE, TILE_CHANNELS)
+def of_token(batch, lane, j: tl.constexpr, LAYOUT: tl.constexpr):
+    """A batch's token j, (channels, 4, 1) with the same in all four lanes of a channel."""
+    return from_lane(batch[j // 4], lane, j % 4, LAYOUT)[:, :, None]

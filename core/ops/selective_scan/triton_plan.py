@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,8 +24,12 @@ from .triton_chunks import carry, summarize
 
 #: Tokens whose elementwise part is computed together.
 TOKENS, TOKENS_BACKWARD = 8, 4
+#: Batches of inputs that are on their way or used, in a kernel of its own or beside many others.
+STAGES, STAGES_OF_CHUNKS = 4, 8
 #: Sequences are cut into chunks below so many programs a multiprocessor, and then to give at most so many.
-CHUNKING, CHUNKING_BACKWARD = (4, 24), (8, 8)
+CHUNKING, CHUNKING_BACKWARD = (3, 24), (8, 8)
+#: Up to so many programs a multiprocessor, programs of half as many channels spread better over its schedulers.
+SPREADING = 6
 #: Blocks of channels that a program of the backward pass may take: as many fewer shares of B's and C's gradients.
 TURNS = (1, 2, 3, 4)
 #: With more states the backward pass does not fit into registers and takes them in groups.
@@ -66,7 +71,7 @@ class Plan:
     """
 
     def __init__(self, scans: tuple[Arguments, ...], operands: list[Operands], z: Tensor | None, backward: bool,
-                 save: bool, segment: int) -> None:  # fmt: skip
+                 save: bool, segment: int, others: tuple[Any, ...]) -> None:  # fmt: skip
         scan, device = scans[0], scans[0].u.device
         _, self.length, self.dim = scan.u.shape
         self.sequences, self.state, self.segment = scan.sequences, scan.A.shape[1], segment
@@ -88,8 +93,16 @@ class Plan:
         elif scan.cu_seqlens is None:
             programs = self.sequences * scan.groups * self.group_blocks
             self.chunk, self.chunks = _chunks(self.length, programs, segment, *CHUNKING, index)
+        programs = self.sequences * scan.groups * self.group_blocks * self.chunks
+        if not backward and programs <= SPREADING * multiprocessors(index):
+            self.channels = 8
+            self.group_blocks = triton.cdiv(self.group_size, self.channels)
         self.group_columns = triton.cdiv(self.group_blocks, self.turns)
         self.columns = self.group_columns * scan.groups
+        even = self.group_size % self.channels == 0 and self.state == self.padded
+        inputs = [t for o in operands for t in (o.u, o.delta)] + [t for t in (z, *others[:1]) if t is not None]
+        rows_alignment = min((_alignment(m) for o in operands for m in (o.B, o.C) if m.ndim > 2), default=16)
+        staged = even and self.use_gluon and rows_alignment >= 4 and all(_alignment(t) == 16 for t in inputs)
         self.pad = self.chunk * self.chunks - self.length if self.chunks > 1 else 0
         self.segments = triton.cdiv(self.length, segment)
         self.grid = self.sequences * self.chunks * self.columns
@@ -107,11 +120,14 @@ class Plan:
             "STATES": self.padded,
             "CHANNELS": self.channels,
             "TOKENS": TOKENS_BACKWARD if backward else TOKENS,
-            "EVEN": self.group_size % self.channels == 0 and self.state == self.padded,
+            "EVEN": even,
             "HAS_Z": self.has_z,
             "HAS_BIAS": scan.delta_bias is not None,
             "SOFTPLUS": scan.delta_softplus,
             "REVERSE": scan.reverse,
+            "STAGED": staged,
+            "ROW_BYTES": rows_alignment,
+            "STAGES": STAGES_OF_CHUNKS if self.chunks > 1 and not backward else STAGES,
             "WARPS": 1,
             "GLUON": self.use_gluon,
             "num_warps": 1,
@@ -177,7 +193,7 @@ class Plan:
                 elements, self.dim, self.state, self.chunks,
             ),
             lambda: {
-                "ELEMENTS": 128, "AHEAD": 8, "HAS_INITIAL": first[0] is not None, "BACKWARDS": gradient,
+                "ELEMENTS": 128, "AHEAD": 16, "HAS_INITIAL": first[0] is not None, "BACKWARDS": gradient,
                 "DIRECTIONS": self.directions, "num_warps": 4,
             },
         )  # fmt: skip
@@ -205,15 +221,21 @@ def find(
     if plan is None:
         if len(_plans) >= _MOST_PLANS:
             _plans.clear()
-        plan = _plans[key] = Plan(scans, operands, z, backward, save, segment)
+        plan = _plans[key] = Plan(scans, operands, z, backward, save, segment, others)
     return plan
 
 
 def _signature(given: Any) -> Any:
     """What a compiled kernel depends on: Triton compiles for multiples of 16 bytes apart from other addresses."""
     if isinstance(given, Tensor):
-        return given.shape, given.stride(), given.dtype, given.data_ptr() % 16 == 0
+        return given.shape, given.stride(), given.dtype, given.data_ptr() % 16
     return given
+
+
+def _alignment(tensor: Tensor) -> int:
+    """The bytes, 16 or fewer, of which all rows of a tensor begin at multiples."""
+    strides = [stride for size, stride in zip(tensor.shape[:-1], tensor.stride()[:-1], strict=True) if size > 1]
+    return math.gcd(16, tensor.data_ptr(), *(stride * tensor.element_size() for stride in strides))
 
 
 @functools.cache

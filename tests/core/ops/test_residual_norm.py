@@ -135,6 +135,26 @@ def test_norm_reads_rows_where_they_lie_in_memory() -> None:
     assert residual_norm(across[:0], weight, backend="triton").shape == (0, 12)
 
 
+@pytest.mark.gpu
+def test_norm_of_more_elements_than_32_bits_count() -> None:
+    """The last rows of 2^31 elements and more, and their gradients, equal those of these rows alone."""
+    rows, dim = 2**31 // 512 + 1000, 512
+    g = torch.Generator("cuda").manual_seed(0)
+    x = torch.randn(rows, dim, device="cuda", dtype=torch.bfloat16, generator=g)
+    weight = torch.rand(dim, device="cuda", generator=g) + 0.5
+
+    def last(start: int) -> tuple[Tensor, Tensor]:
+        leaf = x[start:].requires_grad_()
+        y = residual_norm(leaf, weight, backend="triton")
+        assert isinstance(y, Tensor)
+        (gradient,) = torch.autograd.grad(y, leaf, y.detach())
+        return y[-2000:].detach().clone(), gradient[-2000:].clone()
+
+    for whole, end in zip(last(0), last(rows - 3000), strict=True):
+        assert end.abs().max() > 0
+        assert torch.equal(whole, end)
+
+
 def test_norm_repeats_its_bits() -> None:
     inputs = moved(norm_inputs(257, 33))
     first, second = (run(residual_norm, inputs, "triton", return_residual=True) for _ in range(2))

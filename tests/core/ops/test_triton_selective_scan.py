@@ -13,6 +13,7 @@ from torch import Tensor
 from triton_cases import DEVICE, TOLERANCE, check, double, poisoned_memory, run_kernels
 
 from longscan.core.ops import selective_scan
+from longscan.core.ops.selective_scan.arguments import Arguments
 
 MODULE = importlib.import_module("longscan.core.ops.selective_scan.triton_plan")
 both_directions = pytest.mark.parametrize("reverse", [False, True])
@@ -85,6 +86,34 @@ def test_blocks_of_channels_share_a_program_where_there_are_many(monkeypatch: py
     assert divide(8192, 8, 64, 64, False, 0) == (4, 1024, 8)
     assert divide(197, 2, 24, 64, False, 0) == (1, 197, 1)  # 48 programs are too few already
     assert divide(10**6, 1, 32, 64, True, 0) == (1, 10**6, 1)  # packed sequences are not cut
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "chunks"),
+    # Few programs hold half as many channels; still fewer are made more by cutting the sequences.
+    [((8, 2048, 1536), 8, 1), ((8, 8192, 1024), 8, 1), ((128, 197, 384), 16, 1), ((1, 131072, 512), 16, 98)],
+)
+def test_division_of_the_forward_pass(
+    shape: tuple[int, int, int], channels: int, chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "multiprocessors", lambda index: 132)
+    u, rows = torch.empty(1).expand(shape), torch.empty(1).expand(*shape[:2], 16)
+    scan = Arguments(u, u, torch.empty(shape[2], 16), rows, rows, None, None, None, None, None, True, False)
+    operands = [MODULE.Operands(u, u, scan.A, rows, rows, None, None)]
+    plan = MODULE.Plan((scan,), operands, None, False, False, 64, ())
+    assert (plan.channels, plan.chunks) == (channels, chunks)
+    assert plan.grid == shape[0] * plan.chunks * shape[2] // channels
+    backward = MODULE.Plan((scan,), operands, None, True, False, 64, (u, None, None))
+    assert backward.channels == 16
+
+
+def test_alignment_of_rows() -> None:
+    whole = torch.zeros(3, 4, 64, dtype=torch.bfloat16)
+    assert MODULE._alignment(whole) == 16
+    assert MODULE._alignment(whole[..., 12:28]) == 8  # 24 bytes after the first
+    assert MODULE._alignment(torch.zeros(3, 4, 46, dtype=torch.bfloat16)) == 4
+    assert MODULE._alignment(torch.zeros(3, 4, 45, dtype=torch.bfloat16)) == 2
+    assert MODULE._alignment(torch.zeros(3, 1, 45, dtype=torch.float32)[:1]) == 16  # one row
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 17, 65])
@@ -162,6 +191,50 @@ def test_real_shapes(batch: int, length: int, dim: int, dtype: torch.dtype) -> N
     for name, value in expected.items():
         error = (found[name].double() - value).norm() / value.norm()
         assert error < TOLERANCE[dtype][int(name.startswith("gradient"))], f"{name}: {error:.1e}"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [[203, 130], [1, 2, 63, 64, 65, 8, 7]])
+@pytest.mark.parametrize("offset", [0, 4, 12])
+def test_copies_into_shared_memory(lengths: list[int], offset: int, reverse: bool) -> None:
+    """Dims and states that need no mask, packed sequences, and rows of B and C at multiples of 16 and of 8 bytes."""
+    length = sum(lengths)
+    inputs = selective_scan_inputs(1, length, 48, 16, sequences=len(lengths), dtype=torch.float32)
+    half = {k: v.to(torch.bfloat16) if k in ("u", "delta", "z") else v for k, v in inputs.items()}
+    for name in ("B", "C"):
+        rows = torch.randn(1, length, offset + 32).to(DEVICE, torch.bfloat16)
+        half[name] = rows[..., offset : offset + 16]
+    offsets = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
+    options = {"delta_softplus": True, "cu_seqlens": offsets, "reverse": reverse}
+    expected = run(selective_scan, {k: v.cpu() for k, v in double(half).items()}, "reference", **options)
+    found = run_kernels(selective_scan, half, **options)
+    for name, value in expected.items():
+        error = (found[name].double() - value).norm() / value.norm()
+        assert error < TOLERANCE[torch.bfloat16][int(name.startswith("gradient"))], f"{name}: {error:.1e}"
+
+
+@pytest.mark.gpu
+def test_gradients_of_more_elements_than_32_bits_count() -> None:
+    """Gradients at the end of a sequence of 2^31 elements and more equal those of that end alone."""
+    length, dim = (2**31 + 2**20) // 512, 512
+    g = torch.Generator(DEVICE).manual_seed(0)
+    u = torch.randn(1, length, dim, device=DEVICE, dtype=torch.bfloat16, generator=g)
+    delta = torch.full((1, 1, 1), 0.05, device=DEVICE, dtype=torch.bfloat16).expand(1, length, dim)
+    A = -torch.rand(dim, 8, device=DEVICE, generator=g) - 0.1
+    B, C = (torch.randn(1, length, 8, device=DEVICE, dtype=torch.bfloat16, generator=g) for _ in range(2))
+    ones = torch.ones(1, 1, 1, device=DEVICE, dtype=torch.bfloat16)
+
+    def gradients(start: int) -> tuple[Tensor, ...]:
+        leaves = [t[:, start:].requires_grad_() for t in (u, B, C)]
+        y = selective_scan(leaves[0], delta[:, start:], A, leaves[1], leaves[2], backend="triton")
+        assert isinstance(y, Tensor)
+        found = torch.autograd.grad(y, leaves, ones.expand(y.shape))
+        return tuple(gradient[:, -900:].clone() for gradient in found)
+
+    for whole, end in zip(gradients(0), gradients(length - 3000), strict=True):
+        assert end.abs().max() > 0.1
+        torch.testing.assert_close(whole, end, atol=2e-2 * float(end.abs().max()), rtol=2e-2)
 
 
 @pytest.mark.gpu
