@@ -17,7 +17,7 @@ import torch
 
 from . import Row
 
-NAMES = ("selective_scan_cpu", "hyenadna_million", "audio_generation", "vision_resolution")
+NAMES = ("selective_scan_cpu", "hyenadna_million", "audio_generation", "vision_resolution", "timeseries_speed")
 
 
 def main() -> None:

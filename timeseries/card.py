@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError, nearest
+from .data.calendar import Calendar
 from .data.long_format import Columns
 from .data.series import SeriesSet
 from .frequency import Frequency, parse_frequency
@@ -32,7 +33,7 @@ class TimeSeriesCard:
         season: steps per season.
         channels: of a series, in order; one that has other names in other tables where there is only one.
         columns: names of the columns of a long table, and its covariates.
-        calendar: whether it reads calendar features.
+        calendar: whether it reads calendar features; where not all of the frequency, their names.
         mean, std: per channel, of the training rows, where the model knows its channels; what models read and give is
             in original units in any case.
         deviation: root mean squared error at each step and channel on validation windows, in units of ``std``, or of
@@ -48,7 +49,7 @@ class TimeSeriesCard:
     season: int = 1
     channels: tuple[str, ...] = ("y",)
     columns: Columns = Columns()  # noqa: RUF009  # frozen
-    calendar: bool = False
+    calendar: bool | tuple[str, ...] = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     deviation: tuple[tuple[float, ...], ...] | None = None
@@ -96,7 +97,7 @@ class TimeSeriesCard:
             )
 
 
-def describe_ltsf(data: LTSFData, lookback: int, horizon: int, calendar: bool) -> TimeSeriesCard:
+def describe_ltsf(data: LTSFData, lookback: int, horizon: int, calendar: Calendar) -> TimeSeriesCard:
     """Return the card of a model of the long-term protocol."""
     return TimeSeriesCard(
         lookback=lookback,
@@ -104,7 +105,7 @@ def describe_ltsf(data: LTSFData, lookback: int, horizon: int, calendar: bool) -
         frequency=data.frequency.value,
         season=data.frequency.season_length,
         channels=data.channels,
-        calendar=calendar,
+        calendar=calendar if isinstance(calendar, bool) else tuple(calendar),
         mean=tuple(data.mean.tolist()),
         std=tuple(data.std.tolist()),
         features=data.features,
@@ -114,7 +115,7 @@ def describe_ltsf(data: LTSFData, lookback: int, horizon: int, calendar: bool) -
 
 
 def describe_series(
-    data: SeriesSet, lookback: int, horizon: int, calendar: bool, held_rows: int, columns: Columns
+    data: SeriesSet, lookback: int, horizon: int, calendar: Calendar, held_rows: int, columns: Columns
 ) -> TimeSeriesCard:
     """Return the card of a global model of ``data``, whose series each end in ``held_rows`` rows not trained on."""
     frequency: Frequency | None = data.frequency
@@ -128,7 +129,7 @@ def describe_series(
         columns=dataclasses.replace(
             columns, historic=data.historic_names, future=data.future_names, static=data.static_names
         ),
-        calendar=calendar,
+        calendar=calendar if isinstance(calendar, bool) else tuple(calendar),
         source=Path(data.source).name,
         trained_until=_stamp(max(ends)) if ends else None,
     )

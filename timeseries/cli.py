@@ -15,6 +15,8 @@ VERBS = (
     Verb("forecast", "forecasts with intervals of a table, as CSV and fan charts", f"{_COMMANDS}.forecast:forecast"),
     Verb("backtest", "forecast a table's past from rolling origins, and score it", f"{_COMMANDS}.backtest:backtest"),
     Verb("detect", "how unexpected each value of a table is, as CSV", f"{_COMMANDS}.detect:detect"),
+    Verb("classify", "classes of whole series of a .ts file, as TSV", f"{_COMMANDS}.classify:classify"),
+    Verb("impute", "a table with its gaps and empty cells filled, as CSV", f"{_COMMANDS}.impute:impute"),
     Verb("evaluate", "scores under the LTSF, M4 and GIFT-Eval protocols", f"{_COMMANDS}.evaluate:evaluate"),
 )
 

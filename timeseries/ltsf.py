@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -240,8 +240,18 @@ class ScoreSums:
         return Score(float(squares.mean()), float(absolutes.mean()), self.windows, squares, absolutes)
 
 
+class CalendarForecaster(Protocol):
+    """Forecasts scaled windows of a table whose stamps it knows; see `evaluate_ltsf`."""
+
+    reads_rows: bool
+    """True: it is called with the rows, too."""
+
+    def __call__(self, inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Forecast windows whose first targets are in these rows of the table, int64 (windows,)."""
+
+
 def evaluate_ltsf(
-    forecaster: Callable[[np.ndarray], np.ndarray],
+    forecaster: Callable[[np.ndarray], np.ndarray] | CalendarForecaster,
     data: LTSFData,
     lookback: int,
     horizon: int,
@@ -252,7 +262,8 @@ def evaluate_ltsf(
 
     Args:
         forecaster: takes inputs float64 (windows, lookback, channels), gives (windows, horizon, channels), on scaled
-            values; with ``MS`` the last channel of what it gives is scored.
+            values; with ``MS`` the last channel of what it gives is scored. A `CalendarForecaster` is also told where
+            in the table the windows are.
         data: under the protocol.
         lookback: steps read.
         horizon: steps predicted.
@@ -263,10 +274,12 @@ def evaluate_ltsf(
         UserError: no window fits, or a forecast is not finite.
     """
     inputs, targets = data.windows(split, lookback, horizon)
+    first = data.segment(split, lookback).start + lookback
     sums = ScoreSums()
     for begin in range(0, len(inputs), batch_size):
         part = slice(begin, begin + batch_size)
-        forecasts = forecaster(inputs[part])
+        more = (first + np.arange(len(inputs))[part],) if getattr(forecaster, "reads_rows", False) else ()
+        forecasts = forecaster(inputs[part], *more)
         sums.update(forecasts[:, :, data.targets] if data.features == "MS" else forecasts, targets[part])
     score = sums.compute()
     assert score.windows == data.window_count(split, lookback, horizon)

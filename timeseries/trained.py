@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ import torch
 from ..core.device import find_device
 from ..core.errors import UserError
 from .card import TimeSeriesCard, read_card
-from .data.calendar import calendar_features
+from .data.calendar import calendar_features, chosen_names
 from .data.series import Series, SeriesSet
 from .forecasts import Forecast
 from .ltsf import LTSFData
@@ -69,14 +69,15 @@ class TrainedForecaster:
                 found.append(Forecast(one.name, stamps, point[row], tuple(levels), own))
         return found
 
-    def ltsf_forecaster(self, data: LTSFData, horizon: int) -> Callable[[np.ndarray], np.ndarray]:
+    def ltsf_forecaster(self, data: LTSFData, horizon: int) -> LTSFForecaster:
         """Return what forecasts scaled windows of ``data``, for `longscan.timeseries.ltsf.evaluate_ltsf`.
 
         Raises:
             UserError: the model was trained on other channels or scales, or for a shorter horizon.
         """
         card = self.card
-        if card.calendar or self.model.config.past_covariates:
+        calendar = len(chosen_names(card.calendar, data.frequency))
+        if self.model.config.past_covariates > calendar:
             raise UserError(f"{self.name}: reads covariates; score it with `longscan timeseries test`")
         if len(card.channels) > 1 and tuple(card.channels) != data.channels:
             raise UserError(
@@ -85,17 +86,7 @@ class TrainedForecaster:
             )
         if card.mean is not None and not np.allclose(card.mean, data.mean, rtol=1e-6, atol=1e-6):
             raise UserError(f"{self.name}: was trained on {card.source}, whose scales differ from those of {data.name}")
-
-        def forecast(inputs: np.ndarray) -> np.ndarray:
-            parts = []
-            for begin in range(0, len(inputs), self.batch_size):
-                part = inputs[begin : begin + self.batch_size]
-                past = torch.from_numpy(part * data.std + data.mean).to(self.device)
-                point = self.model.predict(past, horizon=horizon).point.cpu().numpy()
-                parts.append((point - data.mean) / data.std)
-            return np.concatenate(parts)
-
-        return forecast
+        return LTSFForecaster(self, data, horizon)
 
     @property
     def device(self) -> torch.device:
@@ -196,6 +187,37 @@ class TrainedForecaster:
                 )
 
 
+class LTSFForecaster:
+    """A trained model on scaled windows of the long-term protocol; one that reads the calendar is told their rows."""
+
+    def __init__(self, trained: TrainedForecaster, data: LTSFData, horizon: int) -> None:
+        self.trained, self.data, self.horizon = trained, data, horizon
+        calendar = trained.card.calendar
+        self._calendar = calendar_features(data.stamps, data.frequency, calendar).astype(np.float32)
+
+    @property
+    def reads_rows(self) -> bool:
+        """See `longscan.timeseries.ltsf.CalendarForecaster`."""
+        return self._calendar.shape[1] > 0
+
+    def __call__(self, inputs: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Forecast: (windows, lookback, channels) to (windows, horizon, channels)."""
+        data, parts = self.data, []
+        for begin in range(0, len(inputs), self.trained.batch_size):
+            part = slice(begin, begin + self.trained.batch_size)
+            past = torch.from_numpy(inputs[part] * data.std + data.mean).to(self.trained.device)
+            known = {} if rows is None else self._covariates(rows[part], past.shape[1])
+            point = self.trained.model.predict(past, horizon=self.horizon, **known).point.cpu().numpy()
+            parts.append((point - data.mean) / data.std)
+        return np.concatenate(parts)
+
+    def _covariates(self, rows: np.ndarray, lookback: int) -> dict[str, torch.Tensor]:
+        """Return the calendar over the lookback and the horizon of windows whose first targets are in ``rows``."""
+        spans = {"past_covariates": np.arange(-lookback, 0), "future_covariates": np.arange(self.horizon)}
+        found = {name: self._calendar[rows[:, None] + span] for name, span in spans.items()}
+        return {name: torch.from_numpy(values).to(self.trained.device) for name, values in found.items()}
+
+
 def series_unit(series: Series, card: TimeSeriesCard) -> np.ndarray:
     """Return what errors of a series are measured in, (channels,): the training rows' deviation where the model knows
     its channels, else the series' own scale."""
@@ -266,8 +288,9 @@ def _inputs(
         known.append(_known_future(series, horizon, future))
     if card.calendar:
         assert data.frequency is not None
-        past.append(calendar_features(series.stamps[begin:end], data.frequency))
-        known.append(calendar_features(data.frequency.after(series.stamps[-1], horizon), data.frequency))
+        past.append(calendar_features(series.stamps[begin:end], data.frequency, card.calendar))
+        ahead = data.frequency.after(series.stamps[-1], horizon)
+        known.append(calendar_features(ahead, data.frequency, card.calendar))
     columns = np.concatenate(past, 1)
     if columns.shape[1]:
         inputs["past_covariates"] = np.pad(columns, padding, constant_values=np.nan).astype(np.float32)

@@ -7,8 +7,8 @@ def _run(verb: str, argv: list[str]) -> int:
     from ..core.training.cli import run_training
     from ..core.training.data import ResumableDataModule
     from ..core.training.module import TrainingModule
-    from . import tasks  # (so that configurations can name the classes in it)
-    from .data import ltsf_windows, series_windows  # noqa: F401  (likewise)
+    from . import tasks, zero_shot_task  # noqa: F401  (so that configurations can name the classes in them)
+    from .data import classification, ltsf_windows, series_windows  # noqa: F401  (likewise)
     from .tasks.predictions import WindowTable
 
     return run_training(

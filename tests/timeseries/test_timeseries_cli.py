@@ -41,7 +41,7 @@ print(json.dumps(found))
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=os.environ)
     assert ran.returncode == 0, ran.stderr
-    assert OWN == ["forecast", "backtest", "detect", "evaluate"]
+    assert OWN == ["forecast", "backtest", "detect", "classify", "impute", "evaluate"]
     assert json.loads(ran.stdout) == {verb: [] for verb in ["--help", *OWN]}
 
 

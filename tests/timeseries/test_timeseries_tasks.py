@@ -17,7 +17,6 @@ import longscan
 from longscan.core.errors import UserError
 from longscan.core.training.callbacks import BestCheckpoint
 from longscan.core.training.optimizer import OptimizerConfig
-from longscan.timeseries.baselines.ridge import RidgeForecaster
 from longscan.timeseries.card import TimeSeriesCard, read_card
 from longscan.timeseries.data import LTSFDataModule, SeriesDataModule, make_series
 from longscan.timeseries.data.series import SeriesSet
@@ -29,7 +28,7 @@ from longscan.timeseries.tasks import Forecasting, ValidateFirst
 from longscan.timeseries.tasks.best_weights import BestWeights
 from longscan.timeseries.tasks.linear_start import start_linear
 from longscan.timeseries.tasks.metrics import ForecastMetrics
-from longscan.timeseries.trained import load_forecaster
+from longscan.timeseries.trained import TrainedForecaster, load_forecaster
 
 NLINEAR = "ltsf_nlinear"
 
@@ -274,24 +273,6 @@ def test_covariates_reach_the_model() -> None:
         SeriesDataModule(frame, 16, 8, reading={"columns": {"histori": []}})
 
 
-def test_a_linear_map_starts_at_the_closed_form(tables: Path) -> None:
-    """Without what is beside it, the model is the ridge forecast without its bias."""
-    data = protocol(tables)
-    options: dict[str, Any] = {"d_model": 4, "n_layers": 1, "patch": 8, "linear_skip": True}
-    model: Any = longscan.create_model("s4d_patch_forecaster", lookback=24, horizon=12, variates=3, **options)
-    model.fit_scaling(torch.from_numpy(data.data.values[:280]))
-    start_linear(model, data)
-    torch.nn.init.zeros_(model.output.weight)
-    ridge = RidgeForecaster(24, 12).fit_ltsf(data.data)
-    inputs, _ = data.data.windows("test", 24, 12)
-    expected = ridge(inputs[:20]) - ridge.weight[-1][:, None]
-    past = torch.from_numpy(inputs[:20] * data.data.std + data.data.mean)
-    found = (model.predict(past).point.numpy() - data.data.mean) / data.data.std
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    with pytest.raises(UserError, match="linear_start: LinearForecaster has no linear map beside it"):
-        start_linear(longscan.create_model(NLINEAR, lookback=24, horizon=12), data)
-
-
 def test_a_run_is_kept_with_its_card(panel_run: Path) -> None:
     """Checkpoint and folder forecast alike, and the card says what they were trained on."""
     card = read_card(panel_run / "model")
@@ -350,3 +331,24 @@ def test_cards_are_read_strictly() -> None:
         TimeSeriesCard.from_dict({"lookback": 1, "horizn": 2})
     with pytest.raises(UserError, match="has no horizon; add it"):
         TimeSeriesCard.from_dict({"lookback": 1})
+
+
+def test_a_model_that_reads_the_calendar_under_the_protocol(tables: Path, tmp_path: Path) -> None:
+    """Named features alone; ``evaluate_ltsf`` tells it where windows are, and gives the scores of ``test``."""
+    data = protocol(tables, lookback=48, calendar=["hour"])
+    options = {"d_model": 8, "n_layers": 1, "linear_skip": True, "cycle": 24}
+    task = fitted(data, "s4d_patch_forecaster", options, linear_start=True)
+    assert task.card is not None
+    assert task.card.calendar == ("hour",)
+    assert TimeSeriesCard.from_dict(task.card.to_dict()) == task.card
+    assert task.model.config.past_covariates == task.model.config.future_covariates == 1
+    (tested,) = task.trainer.test(task, datamodule=data, verbose=False)
+    trained = TrainedForecaster(task.model.eval(), task.card, "it", batch_size=7)
+    score = evaluate_ltsf(trained.ltsf_forecaster(data.data, 12), data.data, 48, 12)
+    assert score.mse == pytest.approx(tested["test/mse"], rel=1e-5)
+    assert score.windows == tested["test/windows"]
+    shifted = evaluate_ltsf(lambda inputs: trained.ltsf_forecaster(data.data, 12)(
+        inputs, data.data.borders.val - 5 + np.arange(len(inputs))), data.data, 48, 12, batch_size=10_000)  # fmt: skip
+    assert shifted.mse > 1.2 * score.mse
+    with pytest.raises(UserError, match=r"calendar: 'hours' is no feature of steps of h \(nearest: hour"):
+        protocol(tables, calendar=["hours"]).setup()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from ...core.errors import UserError
+from ...core.errors import UserError, nearest
 from ..frequency import Frequency, parse_frequency
+
+#: Whether there are calendar features, or the names of those that there are.
+Calendar = bool | list[str]
 
 #: Feature -> (largest value, how it is read).
 _FEATURES = {
@@ -42,19 +47,39 @@ def calendar_names(frequency: str | Frequency) -> tuple[str, ...]:
     return _BY_UNIT.get(chosen.offset.rule_code.partition("-")[0], ("month",))
 
 
-def calendar_features(stamps: np.ndarray, frequency: str | Frequency) -> np.ndarray:
-    """Return the features of `calendar_names`, each in [-0.5, 0.5], float64 (time, features).
+def chosen_names(calendar: bool | Sequence[str], frequency: str | Frequency) -> tuple[str, ...]:
+    """Return the features that a setting means: all of the frequency's (True), none (False), or those that it names.
+
+    Raises:
+        UserError: a name that is no feature of the frequency, or integer stamps.
+    """
+    if isinstance(calendar, bool):
+        return calendar_names(frequency) if calendar else ()
+    known = calendar_names(frequency) if calendar else ()
+    for name in calendar:
+        if name not in known:
+            raise UserError(f"calendar: {name!r} is no feature of steps of {frequency} ({nearest(name, known)})")
+    return tuple(calendar)
+
+
+def calendar_features(
+    stamps: np.ndarray, frequency: str | Frequency, calendar: bool | Sequence[str] = True
+) -> np.ndarray:
+    """Return the features of `chosen_names`, each in [-0.5, 0.5], float64 (time, features).
 
     The numbers of the Informer family (Zhou et al. 2021): value / largest value - 0.5.
 
     Args:
         stamps: datetime64 (time,).
         frequency: of them.
+        calendar: which; all of the frequency's where True.
 
     Raises:
-        UserError: integer stamps.
+        UserError: integer stamps, or an unknown name.
     """
-    names = calendar_names(frequency)
+    names = chosen_names(calendar, frequency)
+    if not names:
+        return np.empty((len(stamps), 0))
     dates = pd.DatetimeIndex(stamps)
     columns = [np.asarray(_FEATURES[name][1](dates)) / _FEATURES[name][0] - 0.5 for name in names]
     return np.stack(columns, 1)

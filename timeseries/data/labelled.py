@@ -71,6 +71,8 @@ def read_ts(path: str | os.PathLike[str]) -> LabelledSeries:
         parts = line.split(":")
         if _labelled(header):
             labels.append(parts.pop().strip())
+        if not parts:
+            raise UserError(f"{place}: {line!r} has a label and no values; write values, then : and the label")
         values.append(_channels(parts, place, values[0].shape[1] if values else None))
     if not values:
         raise UserError(f"{path}: it has no series after @data")

@@ -10,18 +10,22 @@ from torch.utils.data import Dataset
 
 from ...core.training.data import ResumableDataModule, SampleKey
 from ..ltsf import Features, LTSFData, Split, load_ltsf
-from .calendar import calendar_features
+from .calendar import Calendar, calendar_features
 
 
 class LTSFWindows(Dataset):
     """All windows of one split at stride 1; see `LTSFDataModule` for what a sample holds."""
 
-    def __init__(self, data: LTSFData, split: Split, lookback: int, horizon: int, calendar: bool = True) -> None:
+    def __init__(self, data: LTSFData, split: Split, lookback: int, horizon: int, calendar: Calendar = True) -> None:
         self.data, self.split, self.lookback, self.horizon = data, split, lookback, horizon
         self._values = data.scaled.astype(np.float32)
-        self._calendar = calendar_features(data.stamps, data.frequency).astype(np.float32) if calendar else None
+        self._calendar = self._features(data, calendar) if calendar else None
         self._count = data.window_count(split, lookback, horizon)
         self._first = data.segment(split, lookback).start
+
+    @staticmethod
+    def _features(data: LTSFData, calendar: Calendar) -> np.ndarray:
+        return calendar_features(data.stamps, data.frequency, calendar).astype(np.float32)
 
     def set_seqlen(self, seqlen: int) -> None:
         """Read ``seqlen`` steps from now on."""
@@ -71,7 +75,7 @@ class LTSFDataModule(ResumableDataModule):
         name: by which the borders are chosen; that of the file where None.
         features: ``M`` all channels in and out, ``S`` the target alone, ``MS`` all in and the target out.
         target: the channel of ``S`` and ``MS``.
-        calendar: give calendar features.
+        calendar: give calendar features; a list of names (``[hour]``) those alone.
         options: those of `ResumableDataModule`.
 
     Raises:
@@ -86,7 +90,7 @@ class LTSFDataModule(ResumableDataModule):
         name: str | None = None,
         features: Features = "M",
         target: str | None = None,
-        calendar: bool = False,
+        calendar: Calendar = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ...core.errors import UserError, nearest
 from ...core.training.data import ResumableDataModule, SampleKey, sample_generator
 from ..datasets import DATASETS, dataset_path
-from .calendar import calendar_features
+from .calendar import Calendar, calendar_features
 from .long_format import Columns
 from .m4 import read_m4
 from .reading import read_series
@@ -46,7 +46,7 @@ class SeriesWindows(Dataset):
         ranges: np.ndarray | None = None,
         samples: int = 0,
         labelled: bool = True,
-        calendar: bool = False,
+        calendar: Calendar = False,
         seed: int = 0,
     ) -> None:
         self.data, self.lookback, self.horizon = data, lookback, horizon
@@ -92,7 +92,7 @@ class SeriesWindows(Dataset):
             calendar = np.empty((end, 0))
             if self.calendar:
                 assert self.data.frequency is not None
-                calendar = calendar_features(series.stamps[:end], self.data.frequency)
+                calendar = calendar_features(series.stamps[:end], self.data.frequency, self.calendar)
             known.append(np.concatenate([series.future[:end], calendar], 1))
             past.append(np.concatenate([series.historic[:end], known[-1]], 1))
         rows = {
@@ -140,8 +140,8 @@ class SeriesWindows(Dataset):
             frequency = self.data.frequency
             assert frequency is not None
             ahead = frequency.after(series.stamps[cutoff - 1], end - cutoff)
-            past.append(calendar_features(series.stamps[begin:cutoff], frequency))
-            known.append(calendar_features(ahead, frequency))
+            past.append(calendar_features(series.stamps[begin:cutoff], frequency, self.calendar))
+            known.append(calendar_features(ahead, frequency, self.calendar))
         return np.concatenate(past, 1), np.concatenate(known, 1) if known else np.empty((end - cutoff, 0))
 
 
@@ -176,7 +176,7 @@ class SeriesDataModule(ResumableDataModule):
         min_history: rows before the earliest cutoff that is drawn.
         short_series: ``error``, ``drop`` (counted in the set's report), or ``keep``, which leaves series that are too
             short out of training alone.
-        calendar: give calendar features.
+        calendar: give calendar features; a list of names (``[hour]``) those alone.
         options: those of `ResumableDataModule`.
 
     Raises:
@@ -198,7 +198,7 @@ class SeriesDataModule(ResumableDataModule):
         test_windows: int = 0,
         min_history: int = 1,
         short_series: str = "error",
-        calendar: bool = False,
+        calendar: Calendar = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)

@@ -14,6 +14,7 @@ from ...core.errors import UserError, nearest
 from ...core.registry import register_architecture
 from .base import Forecaster, ForecasterConfig, ForecastInputs
 from .cycle import Cycle
+from .fused_steps import Step
 from .prediction import Prediction
 from .scaling import Scale
 
@@ -173,18 +174,18 @@ class SequenceForecaster(Forecaster):
         horizon: int,
         scale: Scale | None = None,
     ) -> tuple[ForecastInputs, Scale]:
-        """See :meth:`Forecaster.inputs`; with a cycle, less it, and the scale's location has the axis of the horizon."""
+        """See :meth:`Forecaster.inputs`; with a cycle, what is read is less it, and the scale's location has the axis
+        of the horizon."""
         if self.cycle is None:
             return super().inputs(past, observed, past_covariates, future_covariates, static, horizon, scale)
         self._check_past(past)
         self.covariates(past, past_covariates, future_covariates, static, horizon)
-        assert past_covariates is not None and future_covariates is not None
+        assert past_covariates is not None
+        assert future_covariates is not None
         # Covariates of the future come last among those of the past, too.
         column = past_covariates.shape[-1] - future_covariates.shape[-1] + self.config.cycle_column
         past = past - self.cycle(past_covariates[..., column]) * self.scaling.std
-        found, scale = super().inputs(
-            past, observed, past_covariates, future_covariates, static, horizon, scale
-        )
+        found, scale = super().inputs(past, observed, past_covariates, future_covariates, static, horizon, scale)
         ahead = self.cycle(future_covariates[..., self.config.cycle_column]) * self.scaling.std
         return found, scale._replace(location=scale.location + ahead)
 
@@ -332,6 +333,7 @@ class SequenceForecaster(Forecaster):
         static: Tensor | None = None,
         future_covariates: Tensor | None = None,
         horizon: int | None = None,
+        step: Step | None = None,
     ) -> tuple[Prediction, SequenceStreamState]:
         """Read one step and return the forecast after it, and the new state; constant time and memory.
 
@@ -345,6 +347,7 @@ class SequenceForecaster(Forecaster):
             static: (batch, static_covariates).
             future_covariates: (batch, horizon, future_covariates), from the last whole patch on.
             horizon: steps from the last whole patch on; that of the configuration where None.
+            step: in place of the stack's own; see :func:`longscan.timeseries.models.fused_steps.fused_step`.
         """
         batch, variates = y_t.shape
         horizon = self._check_horizon(horizon)
@@ -359,18 +362,18 @@ class SequenceForecaster(Forecaster):
             static,
             horizon,
         )
-        step = torch.stack([latest, flags.float()], -1)
+        row = torch.stack([latest, flags.float()], -1)
         if past.shape[-1]:
-            step = torch.cat([step, past[:, 0].repeat_interleave(variates, 0)], -1)
+            row = torch.cat([row, past[:, 0].repeat_interleave(variates, 0)], -1)
         tokens, filled, feature, blocks = state.tokens, state.filled + 1, state.feature, state.blocks
         if self.config.patch == 1:
-            tokens = step.unsqueeze(1)
+            tokens = row.unsqueeze(1)
         else:
-            tokens = torch.cat([tokens[:, 1:], step.unsqueeze(1)], 1)
+            tokens = torch.cat([tokens[:, 1:], row.unsqueeze(1)], 1)
         shift = self._shift(fixed, batch, variates)
         if filled == self.config.patch:
             token = self.embed(tokens.flatten(1))
-            feature, blocks = self.backbone.step(token if shift is None else token + shift, blocks)
+            feature, blocks = (step or self.backbone.step)(token if shift is None else token + shift, blocks)
             filled = 0
         after = SequenceStreamState(blocks, state.scale, latest, tokens, filled, feature)
         if self.future_token is not None:

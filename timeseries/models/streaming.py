@@ -26,6 +26,7 @@ from torch.utils import _pytree as pytree
 from ...core.errors import UserError
 from ...core.files import replacing
 from .base import Forecaster
+from .fused_steps import fused_step
 from .prediction import BatchForecast, Prediction
 
 
@@ -33,7 +34,8 @@ class ForecastStream:
     """A model and the state of one stream (or a batch of streams that advance together).
 
     Args:
-        model: a model with ``streams``; put in evaluation mode.
+        model: a model with ``streams``; put in evaluation mode. Its weights are read now: a stream does not follow
+            later training.
         history: (batch, time, variates) or (time, variates), read before the first update; sets the scale where that
             is the window's.
         observed: bool of that shape, False where missing.
@@ -57,6 +59,8 @@ class ForecastStream:
         batch_size: int = 1,
     ) -> None:
         self.model = model.eval()
+        backbone = getattr(model, "backbone", None)
+        self._options: dict[str, Any] = {} if backbone is None else {"step": fused_step(backbone)}
         self.static, self.steps = static, 0
         if history is None:
             variates = variates or model.config.variates or 1
@@ -77,7 +81,9 @@ class ForecastStream:
     ) -> Prediction:
         """Read one step and return the distribution; see ``update``."""
         y_t = y_t.reshape(self.batch_size, self.variates)
-        prediction, self.state = self.model.update(y_t, self.state, covariates_t, self.static, future_covariates)
+        prediction, self.state = self.model.update(
+            y_t, self.state, covariates_t, self.static, future_covariates, **self._options
+        )
         self.steps += 1
         return prediction
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .classification import SeriesClassification
 from .export import ExportTimeSeriesModel
 from .forecasting import Forecasting
 from .validate_first import ValidateFirst
 
-__all__ = ["ExportTimeSeriesModel", "Forecasting", "ValidateFirst"]
+__all__ = ["ExportTimeSeriesModel", "Forecasting", "SeriesClassification", "ValidateFirst"]

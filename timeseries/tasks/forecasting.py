@@ -21,7 +21,7 @@ from ..data.ltsf_windows import LTSFDataModule
 from ..data.series_windows import SeriesDataModule
 from ..metrics.probabilistic import DECILES
 from .base import TimeSeriesTask
-from .linear_start import start_linear
+from .linear_start import LinearStart, start_linear
 from .metrics import ForecastMetrics
 
 
@@ -50,7 +50,8 @@ class Forecasting(TimeSeriesTask):
         model: name of a registered model or of an architecture.
         options: fields of its configuration to replace.
         pretrained: start from these weights instead.
-        linear_start: start the model's linear map (``linear_skip``) at the closed-form solution; see `start_linear`.
+        linear_start: start the model's linear map (``linear_skip``) at the closed-form solution (True or ``ridge``) or
+            at seasonal naive (``seasonal``); see `start_linear`.
         optimizer: optimiser and parameter groups.
         schedule: learning rate over the steps.
         finetuning: what of the model is frozen or trained more slowly.
@@ -64,7 +65,7 @@ class Forecasting(TimeSeriesTask):
         model: str,
         options: dict[str, Any] | None = None,
         pretrained: str | None = None,
-        linear_start: bool = False,
+        linear_start: LinearStart = False,
         optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
         finetuning: FinetuningConfig = DEFAULT_FINETUNING,
@@ -104,7 +105,7 @@ class Forecasting(TimeSeriesTask):
         """Return sizes of the model."""
         assert self.card is not None
         card, columns = self.card, self.card.columns
-        calendar = len(_calendar_names(card)) if card.calendar else 0
+        calendar = len(_calendar_names(card))
         return {
             "lookback": card.lookback,
             "horizon": card.horizon,
@@ -146,7 +147,7 @@ class Forecasting(TimeSeriesTask):
             raise UserError(f"{type(model).__name__} is no forecaster; choose another model (`longscan models`)")
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.linear_start and self.pretrained is None:
-            start_linear(model, data)
+            start_linear(model, data, self.linear_start)
         if isinstance(data, LTSFDataModule):
             rows = data.data.values[: data.data.borders.train]
             calendar = data.train_set.calendar_rows
@@ -279,10 +280,9 @@ class Forecasting(TimeSeriesTask):
 
 
 def _calendar_names(card: TimeSeriesCard) -> tuple[str, ...]:
-    from ..data.calendar import calendar_names
+    from ..data.calendar import chosen_names
 
-    assert card.frequency is not None
-    return calendar_names(card.frequency) if isinstance(card.frequency, str) else ()
+    return chosen_names(card.calendar, card.frequency) if isinstance(card.frequency, str) else ()
 
 
 def _train_rows(data: SeriesDataModule) -> np.ndarray:

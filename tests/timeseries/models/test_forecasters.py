@@ -19,7 +19,9 @@ from longscan.timeseries.models import Forecaster, LinearForecaster, SequenceFor
 from longscan.timeseries.models.heads import DECILES
 
 LOOKBACK, HORIZON, VARIATES = 40, 12, 3
-NAMES = [name for name in list_models(domain="timeseries") if name not in ("hiss", "series_classifier")]
+#: Models that do not forecast, or not what follows.
+OTHERS = ("hiss", "series_classifier", "kernel_bank_classifier", "series_imputer")
+NAMES = [name for name in list_models(domain="timeseries") if name not in OTHERS]
 HEADS = ("point", "quantiles", "normal", "student_t", "negative_binomial", "samples")
 SMALL = {"xlstm_time": {"d_model": 32}, "s_mamba": {"d_model": 32, "d_inner": 32}, "ls4": {"d_model": 16, "samples": 8}}
 
