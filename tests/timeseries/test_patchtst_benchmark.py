@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
-from benchmarks.patchtst import PatchTST
 
 
-def test_patchtst_is_the_published_one() -> None:
+def test_patchtst_is_the_published_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    from benchmarks.patchtst import PatchTST
+
     torch.manual_seed(0)
     model = PatchTST(lookback=64, horizon=10, patch=16, stride=8, d_model=16, layers=2, heads=4, d_inner=32).eval()
     assert len(model.position) == (64 - 16) // 8 + 2
