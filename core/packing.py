@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,3 +46,25 @@ def turn(batch: Tensor, index: tuple[Tensor, Tensor], cu_seqlens: Tensor) -> tup
     lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).to(batch.device)
     backwards = (index[0], lengths[index[0]] - 1 - index[1])
     return torch.zeros_like(batch).index_put(backwards, batch[index]), backwards
+
+
+def mix_sequences(
+    mix: Callable[[Tensor, Any], tuple[Tensor, Any]], x: Tensor, state: Any, cu_seqlens: Tensor | None, reverse: bool
+) -> Tensor:
+    """Return what a mixer that knows neither packing nor direction makes of ``x``, in either.
+
+    Args:
+        mix: (batch, length, d_model) and a state to outputs of that shape and the state after them.
+        x: (batch, length, d_model), or packed sequences (1, total, d_model).
+        state: before the first position, of each batch row or packed sequence.
+        cu_seqlens: (sequences + 1,), where packed sequences begin and end.
+        reverse: from the last position to the first.
+    """
+    if cu_seqlens is not None:
+        batch, index = unpack(x, cu_seqlens)
+        if reverse:
+            batch, index = turn(batch, index, cu_seqlens)
+        return repack(mix(batch, state)[0], index)
+    if reverse:
+        return mix(x.flip(1), state)[0].flip(1)
+    return mix(x, state)[0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..declared_parameters import declare
 from ..norms import float32_at_least
 from ..ops import short_conv, short_conv_update
-from ..packing import repack, turn, unpack
+from ..packing import mix_sequences
 from .base import SequenceMixer, register_mixer
 from .delta_product_cell import delta_product, delta_product_step
 from .mlstm import common_heads
@@ -119,14 +119,7 @@ class GatedDeltaProduct(SequenceMixer):
         reverse: bool = False,
     ) -> Tensor:
         """See :meth:`SequenceMixer.forward`; with ``cu_seqlens`` the state is that of the sequences."""
-        if cu_seqlens is not None:
-            batch, index = unpack(x, cu_seqlens)
-            if reverse:
-                batch, index = turn(batch, index, cu_seqlens)
-            return repack(self._mix(batch, state)[0], index)
-        if reverse:
-            return self._mix(x.flip(1), state)[0].flip(1)
-        return self._mix(x, state)[0]
+        return mix_sequences(self._mix, x, state, cu_seqlens, reverse)
 
     def prefill(self, x: Tensor, state: GatedDeltaProductState | None = None) -> tuple[Tensor, GatedDeltaProductState]:
         """See :meth:`SequenceMixer.prefill`."""

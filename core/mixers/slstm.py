@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..norms import float32_at_least
-from ..packing import repack, turn, unpack
+from ..packing import mix_sequences
 from .base import SequenceMixer, register_mixer
 from .mlstm import HeadwiseLayerNorm, common_heads
 
@@ -87,14 +87,7 @@ class SLSTM(SequenceMixer):
         reverse: bool = False,
     ) -> Tensor:
         """See :meth:`SequenceMixer.forward`; with ``cu_seqlens`` the state is that of the sequences."""
-        if cu_seqlens is not None:
-            batch, index = unpack(x, cu_seqlens)
-            if reverse:
-                batch, index = turn(batch, index, cu_seqlens)
-            return repack(self._mix(batch, state)[0], index)
-        if reverse:
-            return self._mix(x.flip(1), state)[0].flip(1)
-        return self._mix(x, state)[0]
+        return mix_sequences(self._mix, x, state, cu_seqlens, reverse)
 
     def prefill(self, x: Tensor, state: SLSTMState | None = None) -> tuple[Tensor, SLSTMState]:
         """See :meth:`SequenceMixer.prefill`."""
