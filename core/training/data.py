@@ -265,7 +265,8 @@ class ResumableDataModule(pl.LightningDataModule):
             collate_fn=self.collate,
             persistent_workers=persistent and self.num_workers > 0,
             worker_init_fn=functools.partial(_start_worker, parent=os.getpid()),
-            pin_memory=device is not None and device.type == "cuda",
+            # A data set may hold its samples on the device already, where there is nothing to pin.
+            pin_memory=device is not None and device.type == "cuda" and getattr(dataset, "pinnable", True),
             # A loader draws a seed for its workers; from the global generator that would change dropout on a restart.
             generator=torch.Generator(),
         )

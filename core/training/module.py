@@ -138,10 +138,11 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         loss = self.loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["input_ids"]))
+        # Not for the progress bar: Lightning would wait for the device in every step (see `TrainingProgress`).
+        self.log("train/loss", loss, batch_size=len(batch["input_ids"]))
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)
+        self.log("train/lr", torch.tensor(float(optimizer.param_groups[0]["lr"])), batch_size=1)
         return loss
 
     def configure_optimizers(self) -> Any:

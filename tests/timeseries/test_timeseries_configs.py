@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from longscan.core.training.run_files import packaged_configs
 from longscan.core.training.verbs import Request, TrainingCLI
 from longscan.timeseries import tasks, zero_shot_task  # noqa: F401  (configurations call classes by bare names)
 from longscan.timeseries.data import ltsf_windows, series_windows  # noqa: F401  (likewise)
+from longscan.timeseries.datasets import dataset_path
 from longscan.timeseries.tasks.base import known_options
 
 #: Forecasters; the configuration of classification has a test of its own.
@@ -31,6 +33,7 @@ PARAMETERS = {
     "timeseries/ltsf_etth1_s4d": 143_176,
     "timeseries/ltsf_etth1_smamba": 1_145_696,
     "timeseries/ltsf_etth1_xlstmtime": 1_333_550,
+    "timeseries/ltsf_etth2_s4d": 73_976,
     "timeseries/m4_hourly": 320_736,
     "timeseries/m4_weekly": 312_266,
     "timeseries/quickstart": 635_584,
@@ -74,6 +77,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["longscan"])
     m4_group(tmp_path / "M4", "Hourly", 700, 48)
     m4_group(tmp_path / "M4", "Weekly", 300, 13)
+    (tmp_path / "ETTh2.csv").write_bytes(gzip.decompress(dataset_path("ETTh1").read_bytes()))  # alike but for values
 
 
 def fitting(cli: Any) -> dict[str, Any]:

@@ -26,6 +26,16 @@ class StackedImages(Dataset):
         self.pixels, self.keyed = pixels, keyed
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
 
+    @property
+    def pinnable(self) -> bool:
+        """Whether batches lie in the host's memory, and so gain from being pinned."""
+        return self.pixels.device.type == "cpu"
+
+    def move(self, device: torch.device) -> None:
+        """Keep the images on ``device``, so that batches are taken there and never copied."""
+        self.pixels = self.pixels.to(device)
+        self.labels = None if self.labels is None else self.labels.to(device)
+
     def __len__(self) -> int:
         return len(self.pixels)
 
@@ -36,6 +46,9 @@ class StackedImages(Dataset):
 
     def __getitems__(self, keys: Sequence[SampleKey | int]) -> dict[str, Any]:
         index = torch.tensor([key.index if isinstance(key, SampleKey) else key for key in keys], dtype=torch.int64)
+        if not self.pinnable:
+            # From pinned memory the host need not wait until the device has done all that was asked of it before.
+            index = index.pin_memory().to(self.pixels.device, non_blocking=True)
         batch: dict[str, Any] = {"input_ids": self.pixels[index]}
         if self.labels is not None:
             batch["labels"] = self.labels[index]

@@ -1,6 +1,6 @@
 """Models of images, exact to the published ones."""
 
-from . import isotropic_names, local_names, vim_names, vmamba_names  # noqa: F401  (register the models)
+from . import isotropic_names, local_names, vim_names, vmamba_names, zoo  # noqa: F401  (register the models)
 from .gated_conv import GatedConv
 from .local_mixer import LocalMamba
 from .pixel_classifier import PixelClassifier

@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from longscan.core.errors import UserError
+from longscan.core.training.data import SampleKey
 from longscan.vision.data.batch_augmentation import BatchAugmentation, uniform
 from longscan.vision.data.batch_operations import OPERATIONS, apply_operations
 from longscan.vision.data.classification import ImageClassificationDataModule
@@ -165,6 +166,20 @@ def test_the_data_module() -> None:
     assert torch.equal(other["labels"], evaluation["labels"])
     assert torch.equal(data.val_set[3]["image"], uncached.val_set[3]["image"])
     assert data.val_set[3]["label"] == uncached.val_set[3]["label"]
+
+
+@pytest.mark.gpu
+def test_batches_of_images_that_lie_on_a_gpu() -> None:
+    data = digits(batch_augmentation=BatchAugmentation(padding=1, hflip=0.0), seed=3)
+    data.setup("fit")
+    keys = [SampleKey(2, index) for index in (5, 0, 17)]
+    expected = data.train_set.__getitems__(keys)
+    data.train_set.move(torch.device("cuda"))
+    assert not data.train_set.pinnable
+    found = data.train_set.__getitems__(keys)
+    assert found.pop("epoch") == expected.pop("epoch") == 2
+    assert all(tensor.is_cuda for tensor in found.values())
+    assert all(torch.equal(tensor.cpu(), expected[name]) for name, tensor in found.items())
 
 
 def test_images_of_another_size_are_resized_once() -> None:

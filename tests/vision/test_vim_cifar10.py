@@ -1,0 +1,67 @@
+"""The CIFAR-10 classifier that ships: offline, small, and the numbers it gave when it was tested (docs/vision.md).
+
+CIFAR-10 itself is not for redistribution, so the inputs here are patterns.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import longscan
+
+#: Logits of both patterns, by the reference backend.
+EXPECTED = [
+    [-0.7047, -1.5898, 1.6798, 0.1609, -0.0142, -0.8285, 2.7548, -0.7970, -0.7355, -1.2693],
+    [-0.8205, -1.5615, 1.1103, 1.5647, 0.1438, -1.3475, 2.5354, -0.8502, -0.6750, -1.3288],
+]
+
+
+def patterns() -> Tensor:
+    """Two normalised images (2, 3, 32, 32) of waves."""
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    return torch.stack(
+        [
+            torch.stack([torch.sin(x / (3 + channel) + y / (5 + image)) * (channel + 1) / 2 for channel in range(3)])
+            for image in range(2)
+        ]
+    )
+
+
+def test_logits() -> None:
+    model: Any = longscan.from_pretrained("vim_cifar10", local_files_only=True).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(patterns()), torch.tensor(EXPECTED), atol=2e-3, rtol=0)
+    assert model.config.class_names == (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
+    folder = Path(longscan.vision.__file__).parent / "zoo" / "vim_cifar10"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 12e6
+
+
+def test_it_is_asked_by_its_name(command: Any, tmp_path: Path) -> None:
+    """Pictures of any size; a picture is prepared as the images that the model learnt from."""
+    from PIL import Image
+
+    mean, deviation = torch.tensor([[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]]).view(2, 1, 3, 1, 1)
+    pixels = ((patterns() * deviation + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    for index, image in enumerate(pixels):
+        Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(tmp_path / f"{index}.png")
+    pictures = f"{tmp_path}/0.png {tmp_path}/1.png"
+    outcome = command(f"vision classify {pictures} --model vim_cifar10 --output {tmp_path}/c.tsv")
+    assert outcome.status == 0, outcome.err
+    rows = list(csv.DictReader((tmp_path / "c.tsv").open(), delimiter="\t"))
+    model: Any = longscan.from_pretrained("vim_cifar10").eval()
+    with torch.inference_mode():
+        expected = model((pixels.float() / 255 - mean) / deviation).softmax(-1)
+    names = model.config.class_names
+    for row, probabilities in zip(rows, expected, strict=True):
+        assert row["prediction"] == names[int(probabilities.argmax())]
+        found = [float(row[f"probability_{name}"]) for name in names]
+        assert found == pytest.approx(probabilities.tolist(), abs=2e-5)
