@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from ..core.data_card import DataCard
 from ..core.errors import UserError, nearest
-
-#: Name of the file beside the weights.
-CARD_FILE = "audio.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +44,7 @@ class Control:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioCard:
+class AudioCard(DataCard):
     """What a model reads and what its outputs mean.
 
     Args:
@@ -63,6 +58,9 @@ class AudioCard:
             :class:`longscan.audio.data.classification.AudioClassificationDataModule`.
         controls: of an effect, in order.
     """
+
+    domain: ClassVar[str] = "audio"
+    required: ClassVar[tuple[str, ...]] = ("sample_rate",)
 
     sample_rate: int
     decimation: int = 1
@@ -81,25 +79,10 @@ class AudioCard:
         """Samples per second that the model was trained on."""
         return self.sample_rate / self.decimation
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as JSON holds them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = CARD_FILE) -> AudioCard:
-        """Return the card that :meth:`to_dict` described.
-
-        Raises:
-            UserError: an entry that there is not, or a missing sample rate; names ``where``.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise UserError(f"{where}: unknown entry {name!r} ({nearest(name, known)}); is it of another version?")
-        if "sample_rate" not in values:
-            raise UserError(f"{where}: has no sample_rate; add it")
-        controls = tuple(Control(**control) for control in values.get("controls", ()))
-        return cls(**{**values, "controls": controls})
+    def parsed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the constructor for plain values."""
+        return {**values, "controls": tuple(Control(**control) for control in values.get("controls", ()))}
 
     def control_values(self, given: Mapping[str, float]) -> list[float]:
         """Return the controls in order, in 0 … 1, for values by name.
@@ -116,29 +99,3 @@ class AudioCard:
             wanted = " ".join(f"--control {control.name}={control.low:g}…{control.high:g}" for control in missing)
             raise UserError(f"controls are missing; give {wanted}")
         return [control.scaled(given[control.name]) for control in self.controls]
-
-
-def read_card(folder: Path) -> AudioCard | None:
-    """Return the card of a model's folder or training checkpoint; None where it has none.
-
-    Raises:
-        UserError: a file that is no card.
-    """
-    from ..core.checkpoint_files import load_torch_file, read_json
-
-    if folder.is_dir():
-        path = folder / CARD_FILE
-        return AudioCard.from_dict(read_json(path), str(path)) if path.is_file() else None
-    if folder.suffix != ".ckpt":
-        return None
-    stored = load_torch_file(folder).get("longscan", {}).get("model", {}).get("audio")
-    return None if stored is None else AudioCard.from_dict(stored, str(folder))
-
-
-def write_card(card: AudioCard, folder: Path) -> Path:
-    """Write the card beside the weights of a model, and return its path."""
-    from ..core.files import replacing
-
-    with replacing(folder / CARD_FILE) as path:
-        path.write_text(json.dumps(card.to_dict(), indent=2) + "\n", encoding="utf-8")
-    return folder / CARD_FILE

@@ -13,7 +13,7 @@ import torch
 from ..core.device import find_device
 from ..core.errors import UserError
 from ..core.model_place import fetched_place
-from .card import AudioCard, Control, read_card
+from .card import AudioCard, Control
 from .data.files import AudioFormat
 from .generation import is_causal
 from .quantization import Quantizer
@@ -94,7 +94,7 @@ def load_model(arguments: argparse.Namespace) -> AudioModel:
         torch.set_num_threads(arguments.threads)
     device = find_device(arguments.device)
     model: Any = longscan.from_pretrained(arguments.model, revision=arguments.revision)
-    card = read_card(fetched_place(arguments.model, arguments.revision))
+    card = AudioCard.read(fetched_place(arguments.model, arguments.revision))
     if card is None:
         card = card_of(model, arguments.sample_rate)
         if card is None:

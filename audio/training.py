@@ -4,10 +4,11 @@ from __future__ import annotations
 
 
 def _run(verb: str, argv: list[str]) -> int:
+    from ..core.training.callbacks import ExportModel
     from ..core.training.cli import run_training
     from ..core.training.data import ResumableDataModule
     from ..core.training.module import TrainingModule
-    from . import tasks  # (so that configurations can name the classes in it)
+    from . import tasks  # noqa: F401  (so that configurations can name the classes in it)
     from .data import autoregressive, classification, compression, effects, waveforms  # noqa: F401  (likewise)
 
     return run_training(
@@ -16,7 +17,7 @@ def _run(verb: str, argv: list[str]) -> int:
         domain="audio",
         task_base=TrainingModule,
         data_base=ResumableDataModule,
-        callbacks=[tasks.ExportAudioModel],
+        callbacks=[ExportModel],
     )
 
 

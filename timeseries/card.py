@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..core.errors import UserError, nearest
+from ..core.data_card import DataCard
+from ..core.errors import UserError
 from .data.calendar import Calendar
 from .data.long_format import Columns
 from .data.series import SeriesSet
 from .frequency import Frequency, parse_frequency
 from .ltsf import LTSFData
 
-#: Name of the file beside the weights.
-CARD_FILE = "timeseries.json"
-
 
 @dataclass(frozen=True, kw_only=True)
-class TimeSeriesCard:
+class TimeSeriesCard(DataCard):
     """What a model reads and what its outputs mean.
 
     Args:
@@ -43,6 +40,9 @@ class TimeSeriesCard:
         trained_until: the last stamp among the training targets, as text or an integer.
     """
 
+    domain: ClassVar[str] = "timeseries"
+    required: ClassVar[tuple[str, ...]] = ("lookback", "horizon")
+
     lookback: int
     horizon: int
     frequency: str | int | None = None
@@ -57,28 +57,13 @@ class TimeSeriesCard:
     source: str = ""
     trained_until: str | int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as JSON holds them."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = CARD_FILE) -> TimeSeriesCard:
-        """Return the card that :meth:`to_dict` described.
-
-        Raises:
-            UserError: an entry that there is not, or a missing one; names ``where``.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise UserError(f"{where}: unknown entry {name!r} ({nearest(name, known)}); is it of another version?")
-        for name in ("lookback", "horizon"):
-            if name not in values:
-                raise UserError(f"{where}: has no {name}; add it")
+    def parsed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the constructor for plain values."""
         found = {name: _tuples(value) for name, value in values.items()}
         if "columns" in found:
             found["columns"] = Columns(**{name: _tuples(value) for name, value in values["columns"].items()})
-        return cls(**found)
+        return found
 
     def check_frequency(self, data: SeriesSet) -> None:
         """Refuse series of another step.
@@ -133,32 +118,6 @@ def describe_series(
         source=Path(data.source).name,
         trained_until=_stamp(max(ends)) if ends else None,
     )
-
-
-def read_card(folder: Path) -> TimeSeriesCard | None:
-    """Return the card of a model's folder or training checkpoint; None where it has none.
-
-    Raises:
-        UserError: a file that is no card.
-    """
-    from ..core.checkpoint_files import load_torch_file, read_json
-
-    if folder.is_dir():
-        path = folder / CARD_FILE
-        return TimeSeriesCard.from_dict(read_json(path), str(path)) if path.is_file() else None
-    if folder.suffix != ".ckpt":
-        return None
-    stored = load_torch_file(folder).get("longscan", {}).get("model", {}).get("timeseries")
-    return None if stored is None else TimeSeriesCard.from_dict(stored, str(folder))
-
-
-def write_card(card: TimeSeriesCard, folder: Path) -> Path:
-    """Write the card beside the weights of a model, and return its path."""
-    from ..core.files import replacing
-
-    with replacing(folder / CARD_FILE) as path:
-        path.write_text(json.dumps(card.to_dict(), indent=2) + "\n", encoding="utf-8")
-    return folder / CARD_FILE
 
 
 def _tuples(value: Any) -> Any:

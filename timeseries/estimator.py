@@ -162,7 +162,6 @@ class TimeSeriesForecaster:
             UserError: it was not fitted.
         """
         from ..core.files import replacing
-        from .card import write_card
 
         if self.forecaster is None or self.data is None:
             raise UserError("the forecaster is not fitted yet; call fit first")
@@ -170,7 +169,7 @@ class TimeSeriesForecaster:
         trained = getattr(self.forecaster, "trained", self.forecaster)
         if hasattr(trained, "card"):
             trained.model.save_pretrained(folder)
-            write_card(trained.card, folder)
+            trained.card.write(folder)
         elif self.forecaster is not trained or self.model not in BASELINES:
             raise UserError(f"{self.model}: cannot be saved")
         with replacing(folder / _HISTORY) as path:

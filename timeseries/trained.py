@@ -12,7 +12,7 @@ import torch
 
 from ..core.device import find_device
 from ..core.errors import UserError
-from .card import TimeSeriesCard, read_card
+from .card import TimeSeriesCard
 from .data.calendar import calendar_features, chosen_names
 from .data.series import Series, SeriesSet
 from .forecasts import Forecast
@@ -243,7 +243,7 @@ def load_forecaster(
     model: Any = longscan.from_pretrained(str(place) if where is None else where)
     if not callable(getattr(model, "predict", None)) or not hasattr(model, "scaling"):
         raise UserError(f"{place}: {type(model).__name__} is no forecaster; choose another model")
-    card = read_card(where if where is not None else _registered_folder(str(place)))
+    card = TimeSeriesCard.read(where if where is not None else _registered_folder(str(place)))
     if card is None:
         config = model.config
         if config.past_covariates or config.future_covariates or config.static_covariates:

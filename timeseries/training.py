@@ -4,6 +4,7 @@ from __future__ import annotations
 
 
 def _run(verb: str, argv: list[str]) -> int:
+    from ..core.training.callbacks import ExportModel
     from ..core.training.cli import run_training
     from ..core.training.data import ResumableDataModule
     from ..core.training.module import TrainingModule
@@ -17,7 +18,7 @@ def _run(verb: str, argv: list[str]) -> int:
         domain="timeseries",
         task_base=TrainingModule,
         data_base=ResumableDataModule,
-        callbacks=[tasks.ExportTimeSeriesModel, tasks.ValidateFirst],
+        callbacks=[ExportModel, tasks.ValidateFirst],
         prediction_writer=WindowTable,
     )
 

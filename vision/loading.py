@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core.device import find_device
 from ..core.errors import UserError
 from ..core.model_place import fetched_place
-from .card import IMAGENET_MEAN, IMAGENET_STD, VisionCard, read_card
+from .card import IMAGENET_MEAN, IMAGENET_STD, VisionCard
 from .data.images import Images
 from .data.transforms import evaluation_transform
 
@@ -118,7 +118,7 @@ def load_model(arguments: argparse.Namespace, *, pixels: bool = False) -> Vision
     size: dict[str, Any] = {} if arguments.img_size is None else {"img_size": _size(arguments.img_size)}
     fields: dict[str, Any] = {} if pixels else size
     model: Any = longscan.from_pretrained(arguments.model, revision=arguments.revision, **fields)
-    card = read_card(fetched_place(arguments.model, arguments.revision))
+    card = VisionCard.read(fetched_place(arguments.model, arguments.revision))
     if card is None:
         card = card_of(model, arguments.model)
     if size:

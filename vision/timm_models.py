@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..core.checkpoint_files import Checkpoint
 from ..core.registry import ModelEntry, apply_overrides, find_model, list_models
 from . import models  # noqa: F401  (registers our own)
-from .card import read_card
+from .card import VisionCard
 from .models.vim import Vim
 from .models.vim_config import VimConfig
 from .models.vim_format import VimCheckpoint
@@ -55,7 +55,7 @@ def _cfg(name: str, entry: ModelEntry) -> dict[str, Any]:
     ``pretrained_cfg_overlay`` or ``checkpoint_path``."""
     config = entry.config()
     vim = isinstance(config, VimConfig)
-    card = None if entry.folder is None else read_card(entry.folder)
+    card = None if entry.folder is None else VisionCard.read(entry.folder)
     title, paper = next(value for start, value in _PAPERS.items() if name.startswith(start))
     cfg: dict[str, Any] = {
         "input_size": (config.in_chans, *config.img_size),

@@ -6,6 +6,5 @@ from .autoregressive import WaveformModeling
 from .classification import AudioClassification
 from .diffusion import WaveformDiffusion
 from .effects import EffectRegression
-from .export import ExportAudioModel
 
-__all__ = ["AudioClassification", "EffectRegression", "ExportAudioModel", "WaveformDiffusion", "WaveformModeling"]
+__all__ = ["AudioClassification", "EffectRegression", "WaveformDiffusion", "WaveformModeling"]

@@ -3,71 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ...core.errors import UserError
-from ...core.model_place import known_options, model_place
-from ...core.training.finetuning import FinetuningConfig
-from ...core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
-from ...core.training.optimizer import OptimizerConfig
-from ...core.training.schedule import ScheduleConfig
-from ..card import AudioCard, Control, read_card
+from ...core.training.card_task import CardTask
+from ..card import AudioCard, Control
 from ..quantization import Quantizer
 
 
-class AudioTask(TrainingModule):
-    """Builds its model once the data is known.
+class AudioTask(CardTask[AudioCard]):
+    """A task of recordings.
 
     Parameters of state spaces declare a learning rate of their own and no decay (``_optim``), which the optimiser's
     groups follow.
 
     Args:
-        model: name of a registered model (``longscan models``), or of an architecture such as ``LanguageModel``.
-        options: fields of its configuration to replace.
-        pretrained: start from these weights instead of random ones: a registered name, a folder written by
-            ``save_pretrained``, a training checkpoint, or a hub repository; ``model`` is then ignored.
-        optimizer: optimiser and parameter groups.
-        schedule: learning rate over the steps.
-        finetuning: what of the model is frozen or trained more slowly.
+        model, options, pretrained, optimizer, schedule, finetuning: as for `CardTask`.
     """
 
+    card_type = AudioCard
     #: Whether the model is evaluated on data of another rate than that of its training.
     any_rate = False
 
-    def __init__(
-        self,
-        model: str,
-        options: dict[str, Any] | None = None,
-        pretrained: str | None = None,
-        optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
-        schedule: ScheduleConfig = DEFAULT_SCHEDULE,
-        finetuning: FinetuningConfig = DEFAULT_FINETUNING,
-    ) -> None:
-        super().__init__(nn.Identity(), optimizer, schedule, finetuning)
-        self.model_name, self.options, self.pretrained = model, dict(options or {}), pretrained
-        #: What the data is; of the checkpoint or the pretrained model where one is evaluated.
-        self.card: AudioCard | None = None
-        self._built = False
+    def describe(self, data: Any, *, complete: bool) -> AudioCard:
+        return describe_data(data, complete=complete)
 
-    def configure_model(self) -> None:
-        """Build or load the model; Lightning calls this after the data module's ``setup``."""
-        if self._built:
-            return
-        fit, data = self.trainer.state.fn == "fit", self.trainer.datamodule  # type: ignore[attr-defined]
-        found, stored = describe_data(data, complete=fit), self._stored_card()
-        if stored is not None:
-            _check_alike(found, stored, any_rate=self.any_rate)
-        self.card = found if stored is None else stored
-        self.model = self._create(self.fitting_options())
-        if self.trainer.state.fn == "fit":
-            if self.pretrained is None and self.finetuning.lora is not None:
-                raise UserError("finetuning.lora adapts a pretrained model; give model.pretrained")
-            self.apply_finetuning(self.pretrained)
-        self._built = True
+    def check_alike(self, found: AudioCard, stored: AudioCard) -> None:
+        _check_alike(found, stored, any_rate=self.any_rate)
 
     def fitting_options(self) -> dict[str, Any]:
         """Return fields of the model's configuration that follow from the data (or the data of the stored weights);
@@ -85,47 +47,6 @@ class AudioTask(TrainingModule):
             options |= {"vocab_size": quantizer.levels, "law": quantizer.law, "range": quantizer.range}
         names = tuple(control.name for control in card.controls)
         return options | {"n_controls": len(names), "control_names": names or None}
-
-    def _stored_card(self) -> AudioCard | None:
-        """Return the card of the weights that are evaluated; None in training, where the data decides."""
-        fit, checkpoint = self.trainer.state.fn == "fit", self.trainer.ckpt_path
-        if fit:
-            return None
-        if checkpoint is not None:
-            return read_card(Path(str(checkpoint)))
-        return None if self.pretrained is None else read_card(model_place(self.pretrained))
-
-    def _create(self, fitting: Mapping[str, Any]) -> nn.Module:
-        import longscan
-
-        checkpoint, fit = self.trainer.ckpt_path, self.trainer.state.fn == "fit"
-        if self.pretrained is None:
-            if not fit and checkpoint is None:
-                raise UserError("no weights: give model.pretrained or --ckpt_path")
-            return longscan.create_model(self.model_name, **known_options(self.model_name, fitting) | self.options)
-        if checkpoint is not None:
-            return longscan.from_pretrained(Path(checkpoint), **self.options).train(fit)
-        if fit:
-            original: Any = longscan.from_pretrained(self.pretrained, **self.options)
-            fields = {field.name for field in dataclasses.fields(original.config)}
-            wanted = {
-                name: value
-                for name, value in _known(fitting, fields).items()
-                if _plain(getattr(original.config, name)) != _plain(value)
-            }
-            return (
-                longscan.from_pretrained(self.pretrained, **wanted, **self.options).train()
-                if wanted
-                else (original.train())
-            )
-        return longscan.from_pretrained(self.pretrained, **self.options)
-
-    def model_card(self) -> dict[str, Any]:
-        """Return what rebuilds the model, and the card of the data."""
-        card = super().model_card()
-        if self.card is not None:
-            card["audio"] = self.card.to_dict()
-        return card
 
 
 def describe_data(data: Any, *, complete: bool = True) -> AudioCard:
@@ -180,14 +101,6 @@ def _controls(data: Any) -> tuple[Control, ...]:
         Control(name=name, low=float(spans.get(name, (0, 1))[0]), high=float(spans.get(name, (0, 1))[1]))
         for name in getattr(data, "controls", ())
     )
-
-
-def _known(options: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name in fields}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _check_alike(found: AudioCard, stored: AudioCard, *, any_rate: bool) -> None:

@@ -12,7 +12,7 @@ import torch
 from command_runs import run
 
 import longscan
-from longscan.audio.card import AudioCard, Control, write_card
+from longscan.audio.card import AudioCard, Control
 
 #: Trains the raw-waveform classifier on low and high sines, in seconds; the folder is to be added.
 FIT_CLASSES = (
@@ -61,15 +61,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     codes = longscan.create_model("sashimi_small", **options)
     codes.save_pretrained(folder / "codes")
     quantizer = {"bits": 8, "law": "mu", "range": "fixed"}
-    write_card(AudioCard(sample_rate=8000, length=256, quantizer=quantizer), folder / "codes")
+    AudioCard(sample_rate=8000, length=256, quantizer=quantizer).write(folder / "codes")
     classes = longscan.create_model("s4d_classifier", class_names=("high", "low"), d_model=8, n_layers=1, d_state=8)
     classes.save_pretrained(folder / "classes")
     card = AudioCard(sample_rate=8000, length=512, class_names=("high", "low"), normalize="peak")
-    write_card(card, folder / "classes")
+    card.write(folder / "classes")
     effect = longscan.create_model("s4_compressor", n_controls=2, d_model=8, n_layers=2, sample_rate=8000)
     effect.save_pretrained(folder / "effect")
     controls = (Control(name="drive", low=-10, high=10), Control(name="time", low=0.01, high=1, scale="logarithmic"))
-    write_card(AudioCard(sample_rate=8000, controls=controls), folder / "effect")
+    AudioCard(sample_rate=8000, controls=controls).write(folder / "effect")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LONGSCAN_CACHE", str(folder / "cache"))
         yield folder

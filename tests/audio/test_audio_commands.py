@@ -18,7 +18,7 @@ import soundfile
 import torch
 
 import longscan
-from longscan.audio.card import AudioCard, Control, read_card
+from longscan.audio.card import AudioCard, Control
 from longscan.audio.data.classification import normalized
 from longscan.audio.quantization import Quantizer
 
@@ -369,7 +369,7 @@ def test_controls_without_names_are_numbered(command: Any, sounds: Path, tmp_pat
 def test_a_model_without_a_card_tells_what_it_can(command: Any, models: Path, sounds: Path, tmp_path: Path) -> None:
     model: Any = longscan.from_pretrained(models / "codes")
     model.save_pretrained(tmp_path / "bare")
-    assert read_card(tmp_path / "bare") is None
+    assert AudioCard.read(tmp_path / "bare") is None
     for name in ("bare", f"{models}/codes"):
         assert command(f"audio likelihood {sounds}/a.wav --model {name} --output {Path(name).name}.tsv").status == 0
     assert Path("bare.tsv").read_text() == Path("codes.tsv").read_text()

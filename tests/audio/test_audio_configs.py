@@ -16,7 +16,8 @@ import longscan
 from longscan.audio import tasks  # noqa: F401  (configurations call classes by bare names)
 from longscan.audio.data import autoregressive, classification, compression, waveforms  # noqa: F401  (likewise)
 from longscan.audio.data.sources import SC09, SC10
-from longscan.audio.tasks.base import describe_data, known_options
+from longscan.audio.tasks.base import describe_data
+from longscan.core.model_place import known_options
 from longscan.core.training.data import ResumableDataModule
 from longscan.core.training.module import TrainingModule
 from longscan.core.training.run_files import packaged_configs

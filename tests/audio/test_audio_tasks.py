@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import longscan
-from longscan.audio.card import AudioCard, read_card
+from longscan.audio.card import AudioCard
 from longscan.audio.data import AudioTokenDataModule
 from longscan.audio.metrics.spectral import MultiResolutionSTFT
 from longscan.audio.metrics.waveform import mean_absolute_error
@@ -45,8 +45,8 @@ def test_classification_learns_and_survives_half_the_rate(command: Any, classifi
     assert 0.5 <= found["test/accuracy_resampled_2"] <= 1  # the filter leaves little of the sines of 2 kHz
     assert found["test/loss_resampled_2"] != found["test/loss_decimated_2"]
     assert found["test/loss"] < 0.5
-    card = read_card(classifier / "model")
-    assert card == read_card(classifier / "checkpoints" / "best.ckpt")
+    card = AudioCard.read(classifier / "model")
+    assert card == AudioCard.read(classifier / "checkpoints" / "best.ckpt")
     assert card is not None
     assert (card.sample_rate, card.length, card.normalize, card.class_names) == (8000, 400, "rms", ["high", "low"])
 
@@ -292,7 +292,7 @@ def test_options_follow_from_the_data() -> None:
     options = task.fitting_options()
     assert (options["vocab_size"], options["sample_rate"], options["law"]) == (256, 8000, "mu")
     task.options = {"d_model": 4, "n_layers": 1, "mixer": "s4d", "d_state": 4}
-    assert task._create(options).config.sample_rate == 8000
+    assert task.create(options).config.sample_rate == 8000
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import longscan
 from longscan.core.errors import UserError
 from longscan.core.training.callbacks import BestCheckpoint
 from longscan.core.training.optimizer import OptimizerConfig
-from longscan.timeseries.card import TimeSeriesCard, read_card
+from longscan.timeseries.card import TimeSeriesCard
 from longscan.timeseries.data import LTSFDataModule, SeriesDataModule, make_series
 from longscan.timeseries.data.series import SeriesSet
 from longscan.timeseries.frequency import Frequency
@@ -275,8 +275,8 @@ def test_covariates_reach_the_model() -> None:
 
 def test_a_run_is_kept_with_its_card(panel_run: Path) -> None:
     """Checkpoint and folder forecast alike, and the card says what they were trained on."""
-    card = read_card(panel_run / "model")
-    assert card == read_card(panel_run / "checkpoints" / "best.ckpt")
+    card = TimeSeriesCard.read(panel_run / "model")
+    assert card == TimeSeriesCard.read(panel_run / "checkpoints" / "best.ckpt")
     assert card is not None
     assert (card.frequency, card.season, card.lookback, card.horizon) == ("h", 24, 48, 24)
     assert card.trained_until == "2024-01-08T23:00:00"  # two blocks of 24 rows before the end of ten days

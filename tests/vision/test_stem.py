@@ -104,7 +104,7 @@ def test_weights_in_a_folder_through_timm(tmp_path: Path) -> None:
     """timm's description of a model that ships with its card, and the loading that it leads to."""
     pytest.importorskip("timm")
     from longscan.core.registry import ModelEntry
-    from longscan.vision.card import VisionCard, write_card
+    from longscan.vision.card import VisionCard
     from longscan.vision.timm_models import _build, _cfg
 
     torch.manual_seed(0)
@@ -114,7 +114,7 @@ def test_weights_in_a_folder_through_timm(tmp_path: Path) -> None:
         img_size=(16, 16), channels=3, class_names=("a", "b", "c"), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6),
         interpolation="bilinear", crop_pct=1.0,
     )  # fmt: skip
-    write_card(card, tmp_path)
+    card.write(tmp_path)
     described = _cfg(
         "vim_small_images", ModelEntry("vim_small_images", "vision", lambda: model.config, "Vim", folder=tmp_path)
     )

@@ -19,7 +19,7 @@ from PIL import Image
 
 import longscan
 from longscan.vision import demo, training
-from longscan.vision.card import read_card
+from longscan.vision.card import VisionCard
 from longscan.vision.cli import VERBS
 
 OWN = [verb.name for verb in VERBS if verb.target.startswith("longscan.vision.commands.")]
@@ -47,10 +47,10 @@ print(json.dumps(found))
 
 
 def test_a_run_leaves_its_card(classifier: Path) -> None:
-    card = read_card(classifier / "model")
+    card = VisionCard.read(classifier / "model")
     assert card is not None
     assert (card.class_names, card.img_size, card.channels) == (("dark", "light"), (8, 8), 3)
-    assert read_card(classifier / "checkpoints" / "best.ckpt") == card
+    assert VisionCard.read(classifier / "checkpoints" / "best.ckpt") == card
     assert (classifier / "confusion_val.png").is_file()
     measured = json.loads((classifier / "metrics.json").read_text())
     assert measured["metrics"]["val/accuracy"] == 1.0
@@ -101,7 +101,7 @@ def test_embed(command: Any, classifier: Path, pictures: Path) -> None:
         assert np.allclose(arrays["embeddings"], vectors, atol=1e-5)
     assert sorted(os.listdir()) == ["e.npz", "e.parquet", "two.NPZ"]
     model: Any = longscan.from_pretrained(classifier / "model")
-    card = read_card(classifier / "model")
+    card = VisionCard.read(classifier / "model")
     assert card is not None
     pixels = torch.tensor(np.asarray(Image.open(pictures / "dark" / "00.png"))).permute(2, 0, 1)[None] / 255
     images = (pixels - torch.tensor(card.mean).view(-1, 1, 1)) / torch.tensor(card.std).view(-1, 1, 1)
@@ -131,7 +131,7 @@ def test_fine_tuning_at_another_resolution_with_other_classes(command: Any, clas
     assert outcome.status == 0, outcome.err
     model: Any = longscan.from_pretrained(Path("fine/model"))
     assert (model.config.img_size, model.config.class_names) == ((12, 12), ("a", "b", "c"))
-    card = read_card(Path("fine/model"))
+    card = VisionCard.read(Path("fine/model"))
     assert card is not None
     assert card.img_size == (12, 12)
     # Data of other classes cannot be measured with the old head, and the way out is told.

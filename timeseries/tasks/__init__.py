@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from .classification import SeriesClassification
-from .export import ExportTimeSeriesModel
 from .forecasting import Forecasting
 from .validate_first import ValidateFirst
 
-__all__ = ["ExportTimeSeriesModel", "Forecasting", "SeriesClassification", "ValidateFirst"]
+__all__ = ["Forecasting", "SeriesClassification", "ValidateFirst"]

@@ -78,7 +78,7 @@ class SeriesClassification(TimeSeriesTask, ClassificationTask):
             )
         names = tuple(data.class_names)
         fitting = {"variates": data.channels, "num_classes": len(names), "class_names": names}
-        model: Any = self._create(fitting)
+        model: Any = self.create(fitting)
         if getattr(model.config, "class_names", None) is None:
             raise UserError(f"{type(model).__name__} is no classifier of series; choose series_classifier")
         if model.config.variates != data.channels or tuple(model.config.class_names) != names:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from .classification import ImageClassification
-from .export import ExportVisionModel
 from .mixing import MixingConfig
 from .pixels import PixelModeling
 from .segmentation import ImageSegmentation
 
-__all__ = ["ExportVisionModel", "ImageClassification", "ImageSegmentation", "MixingConfig", "PixelModeling"]
+__all__ = ["ImageClassification", "ImageSegmentation", "MixingConfig", "PixelModeling"]

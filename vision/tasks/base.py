@@ -11,63 +11,37 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import UserError
-from ...core.model_place import known_options, model_place
-from ...core.training.finetuning import FinetuningConfig
-from ...core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
-from ...core.training.optimizer import OptimizerConfig
-from ...core.training.schedule import ScheduleConfig
-from ..card import VisionCard, read_card
+from ...core.model_place import known_options
+from ...core.training.card_task import CardTask
+from ..card import VisionCard
 
 #: What names of timm's models begin with in configurations.
 TIMM_PREFIX = "timm/"
 
 
-class VisionTask(TrainingModule):
-    """Builds its model once the data is known.
+class VisionTask(CardTask[VisionCard]):
+    """A task of images.
 
     Args:
         model: name of a registered model (``longscan models --domain vision``), of an architecture (``Vim``), or
             ``timm/NAME`` for a model of timm.
         options: fields of its configuration to replace; of a model of timm its arguments there.
-        pretrained: start from these weights instead of random ones: a registered name, a folder written by
-            ``save_pretrained``, a checkpoint, or a hub repository; ``model`` is then ignored. Positions are resized
-            to the size of the images, a head of other classes starts anew.
-        optimizer: optimiser and parameter groups.
-        schedule: learning rate over the steps.
-        finetuning: what of the model is frozen or trained more slowly.
+        pretrained, optimizer, schedule, finetuning: as for `CardTask`. Positions are resized to the size of the
+            images, a head of other classes starts anew.
     """
 
-    def __init__(
-        self,
-        model: str,
-        options: dict[str, Any] | None = None,
-        pretrained: str | None = None,
-        optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
-        schedule: ScheduleConfig = DEFAULT_SCHEDULE,
-        finetuning: FinetuningConfig = DEFAULT_FINETUNING,
-    ) -> None:
-        super().__init__(nn.Identity(), optimizer, schedule, finetuning)
-        self.model_name, self.options, self.pretrained = model, dict(options or {}), pretrained
-        #: What the data is; of the checkpoint or the pretrained model where one is evaluated.
-        self.card: VisionCard | None = None
-        self._built = False
-        self._shift: tuple[Tensor, Tensor] | None = None
+    card_type = VisionCard
+    evaluation_fields = ("img_size",)
+    _shift: tuple[Tensor, Tensor] | None = None
 
-    def configure_model(self) -> None:
-        """Build or load the model; Lightning calls this after the data module's ``setup``."""
-        if self._built:
-            return
-        fit, data = self.trainer.state.fn == "fit", self.trainer.datamodule  # type: ignore[attr-defined]
-        found, stored = describe_data(data, complete=fit), self._stored_card()
-        if stored is not None:
-            check_alike(found, stored)
-        self.card = found if stored is None else dataclasses.replace(stored, img_size=found.img_size)
-        self.model = self.create(self.fitting_options())
-        if fit:
-            if self.pretrained is None and self.finetuning.lora is not None:
-                raise UserError("finetuning.lora adapts a pretrained model; give model.pretrained")
-            self.apply_finetuning(self.pretrained)
-        self._built = True
+    def describe(self, data: Any, *, complete: bool) -> VisionCard:
+        return describe_data(data, complete=complete)
+
+    def check_alike(self, found: VisionCard, stored: VisionCard) -> None:
+        check_alike(found, stored)
+
+    def evaluated_card(self, found: VisionCard, stored: VisionCard) -> VisionCard:
+        return dataclasses.replace(stored, img_size=found.img_size)
 
     def fitting_options(self) -> dict[str, Any]:
         """Return fields of the model's configuration that follow from the data; those that it does not have are passed
@@ -79,44 +53,15 @@ class VisionTask(TrainingModule):
             options |= {"num_classes": len(names), "class_names": names}
         return options
 
-    def _stored_card(self) -> VisionCard | None:
-        """Return the card of the weights that are evaluated; None in training, where the data decides."""
-        if self.trainer.state.fn == "fit":
-            return None
-        checkpoint = self.trainer.ckpt_path
-        if checkpoint is not None:
-            return read_card(Path(str(checkpoint)))
-        return None if self.pretrained is None else read_card(model_place(self.pretrained))
+    def new_model(self, fitting: Mapping[str, Any]) -> nn.Module:
+        return build_model(self.model_name, fitting, self.options)
 
-    def create(self, fitting: Mapping[str, Any]) -> nn.Module:
-        """Return the model with the ``fitting`` fields, its weights random or loaded.
-
-        Raises:
-            UserError: there is no such model, or its weights do not fit.
-        """
+    def restored_model(self, checkpoint: Path, fitting: Mapping[str, Any]) -> nn.Module:
+        """Return the model of a checkpoint with its own classes and channels, at the size of the images."""
         import longscan
 
-        checkpoint, fit = self.trainer.ckpt_path, self.trainer.state.fn == "fit"
-        if self.pretrained is None and checkpoint is None and not fit:
-            raise UserError("no weights: give model.pretrained or --ckpt_path")
-        if checkpoint is not None and not fit:
-            # With its own classes and channels, at the size of the images.
-            size = {"img_size": fitting["img_size"]} if "img_size" in _stored_config(checkpoint) else {}
-            return longscan.from_pretrained(Path(checkpoint), **size).train(False)
-        if self.pretrained is None:
-            return build_model(self.model_name, fitting, self.options)
-        original: Any = longscan.from_pretrained(self.pretrained, **self.options)
-        fields = {field.name for field in dataclasses.fields(original.config)}
-        wanted = {
-            name: value
-            for name, value in fitting.items()
-            if name in fields and _plain(getattr(original.config, name)) != _plain(value)
-        }
-        if not fit:
-            wanted = {name: value for name, value in wanted.items() if name == "img_size"}
-        if wanted:
-            original = longscan.from_pretrained(self.pretrained, **wanted, **self.options)
-        return original.train(fit)
+        size = {"img_size": fitting["img_size"]} if "img_size" in _stored_config(checkpoint) else {}
+        return longscan.from_pretrained(checkpoint, **size)
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return uint8 images (batch, channels, height, width) as float32, less the mean and over the deviation of
@@ -131,13 +76,6 @@ class VisionTask(TrainingModule):
     def forward(self, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return what the model makes of uint8 images (batch, channels, height, width)."""
         return self.model(self.normalised(input_ids))
-
-    def model_card(self) -> dict[str, Any]:
-        """Return what rebuilds the model, and the card of the data."""
-        card = super().model_card()
-        if self.card is not None:
-            card["vision"] = self.card.to_dict()
-        return card
 
 
 def build_model(name: str, fitting: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:
@@ -204,15 +142,11 @@ def check_alike(found: VisionCard, stored: VisionCard) -> None:
             raise UserError(f"the model tells {_listed(known)} apart, the data has the classes {_listed(other)}")
 
 
-def _stored_config(checkpoint: Any) -> dict[str, Any]:
+def _stored_config(checkpoint: Path) -> dict[str, Any]:
     from ...core.checkpoint_files import load_torch_file
 
-    stored = load_torch_file(Path(str(checkpoint))).get("longscan", {}).get("model", {}).get("config") or {}
+    stored = load_torch_file(checkpoint).get("longscan", {}).get("model", {}).get("config") or {}
     return dict(stored.get("config", {}))
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _listed(names: list[str]) -> str:

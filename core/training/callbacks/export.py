@@ -16,7 +16,8 @@ class ExportModel(Callback):
     """At the end of ``fit``, write the best checkpoint's model to ``model/`` in the folder of the run.
 
     Of a model with adapters (``finetuning.lora``) that are not to be merged, the adapters go to ``adapter/`` instead.
-    Does nothing for a model without ``model_config()``.
+    Does nothing for a model without ``model_config()``. The card of the data that the checkpoint holds (`CardTask`) is
+    written beside the weights, so that no verb has to be told anything else.
     """
 
     def __init__(self) -> None:
@@ -41,3 +42,8 @@ class ExportModel(Callback):
             folder = Path(trainer.default_root_dir) / "model"
             save_pretrained(from_pretrained(Path(best)), folder)
             self.written = [str(folder)]
+        card_type = getattr(pl_module, "card_type", None)
+        card = card_type.read(Path(best)) if best and card_type is not None else None
+        for written in self.written:
+            if card is not None:
+                card.write(Path(written))
