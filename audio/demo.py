@@ -109,7 +109,7 @@ def _order_zero() -> float:
     from .data import AudioTokenDataModule
 
     module = AudioTokenDataModule(dataset="spoken_digits")
-    parts = module.recordings()
+    parts = module.splits()
     counts = {
         name: np.bincount(
             np.concatenate([module.quantizer.encode(clip) for clip in read_clips(parts[name], module.format)]),

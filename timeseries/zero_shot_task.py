@@ -24,7 +24,7 @@ class ZeroShotForecasting(Forecasting):
     Args: those of `Forecasting`.
     """
 
-    def describe(self, data: Any, *, complete: bool) -> TimeSeriesCard:
+    def describe(self, data: Any, *, complete: bool = True) -> TimeSeriesCard:
         """Return the card of a data module.
 
         Raises:

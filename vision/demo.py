@@ -69,7 +69,7 @@ def baseline(split: str) -> float:
 
     from .data import ImageClassificationDataModule
 
-    parts = ImageClassificationDataModule(dataset="digits", channels=1, split=split, val_fraction=0.0).images()  # type: ignore[arg-type]
+    parts = ImageClassificationDataModule(dataset="digits", channels=1, split=split, val_fraction=0.0).splits()  # type: ignore[arg-type]
     pixels = {
         name: np.stack([np.asarray(part.read(row, 1)).ravel() / 255 for row in range(len(part))])
         for name, part in parts.items()

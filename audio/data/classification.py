@@ -171,7 +171,7 @@ class AudioClassificationDataModule(RecordingsDataModule):
             UserError: there is neither training data nor ``class_names``, or the data has one class.
         """
         if self._class_names is None:
-            train, names = self.recordings().get("train"), self._train_labels
+            train, names = self.splits().get("train"), self._train_labels
             if train is None or not names:
                 raise UserError("the classes are unknown without training data; give it or class_names")
             if len(names) < 2:

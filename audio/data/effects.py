@@ -156,7 +156,7 @@ class EffectDataModule(EffectPairs, RecordingsDataModule):
                 raise UserError(f"{path}: no column {column!r} ({nearest(column, recordings.columns)})")
         return recordings
 
-    def _read_predict(self) -> Recordings:
+    def read_predict(self) -> Recordings:
         if not isinstance(self.predict, str) or Path(self.predict).suffix.lower() not in MANIFEST_ENDINGS:
             raise UserError(
                 f"predict {self.predict}: errors need pairs; give a manifest ({', '.join(MANIFEST_ENDINGS)}) with the "

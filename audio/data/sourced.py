@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ...core.errors import UserError, nearest
-from ...core.training.data import ResumableDataModule
+from ...core.training.sourced_data import SourcedDataModule
 from .files import AudioFormat, read_info
 from .manifest import MANIFEST_ENDINGS, Recordings, make_recordings, read_folder, read_manifest
 from .sources import COLLECTIONS, read_collection
@@ -20,7 +20,7 @@ from .splits import SplitKind, split_rows
 logger = logging.getLogger(__name__)
 
 
-class RecordingsDataModule(ResumableDataModule):
+class RecordingsDataModule(SourcedDataModule):
     """Recordings of a known collection, a folder or manifests, checked before training and split.
 
     A subclass says in ``make_dataset`` what a sample is, and in ``needs_labels`` whether recordings have classes.
@@ -52,6 +52,9 @@ class RecordingsDataModule(ResumableDataModule):
     """
 
     needs_labels = False
+
+    samples, source = "data", "a manifest or folder that has some"
+    predictable = "a file, a folder or a manifest"
 
     def __init__(
         self,
@@ -113,9 +116,9 @@ class RecordingsDataModule(ResumableDataModule):
     def sample_rate(self) -> int:
         """Rate of the samples in hertz; looks at the first recording where none was given."""
         if self.format.sample_rate is None:
-            recordings = next((part for part in self.recordings().values() if len(part)), None)
+            recordings = next((part for part in self.splits().values() if len(part)), None)
             if recordings is None:
-                recordings = self._read_predict()
+                recordings = self.read_predict()
             rate = read_info(recordings.paths[0]).sample_rate
             self.format = replace(self.format, sample_rate=rate)
         assert self.format.sample_rate is not None
@@ -125,7 +128,7 @@ class RecordingsDataModule(ResumableDataModule):
         # Loader processes need only ``collate``; see the base class.
         return super().__getstate__() | {"_splits": None}
 
-    def recordings(self) -> dict[str, Recordings]:
+    def splits(self) -> dict[str, Recordings]:
         """Return the recordings of ``"train"``, ``"val"`` and ``"test"``, those that there are.
 
         Raises:
@@ -172,7 +175,7 @@ class RecordingsDataModule(ResumableDataModule):
     def _read_manifest(self, path: str) -> Recordings:
         return read_manifest(path, label_column="label" if self.needs_labels else None)
 
-    def _read_predict(self) -> Recordings:
+    def read_predict(self) -> Recordings:
         assert self.predict is not None
         if isinstance(self.predict, str):
             place = Path(self.predict).expanduser()
@@ -185,26 +188,8 @@ class RecordingsDataModule(ResumableDataModule):
             raise UserError("predict: the list is empty; name at least one file")
         return list_files(files)
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read the lists of recordings that ``stage`` needs, and look at the header of each."""
-        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
-        names = ("train", "val", "test") if stage is None else wanted[stage]
-        parts = self.recordings() if names else {}
-        for name in names:
-            if name not in parts:
-                if stage is not None and (name != "val" or stage == "validate"):
-                    shown = {"train": "training", "val": "validation"}.get(name, name)
-                    raise UserError(f"no {shown} data; give a manifest or folder that has some, or change the split")
-                continue
-            if getattr(self, f"{name}_set") is None:
-                setattr(self, f"{name}_set", self._checked(parts[name], name))
-        if stage in (None, "predict") and self.predict_set is None:
-            if self.predict is not None:
-                self.predict_set = self._checked(self._read_predict(), "predict")
-            elif stage == "predict":
-                raise UserError("nothing to predict; give predict, a file, a folder or a manifest")
-
-    def _checked(self, recordings: Recordings, name: str) -> Any:
+    def checked(self, recordings: Recordings, name: str) -> Any:
+        """Return the dataset of a split; the header of each recording has been looked at."""
         assert self.sample_rate  # is settled, before any file is compared with it
         return self.make_dataset(recordings, recordings.check(self.format), name)
 

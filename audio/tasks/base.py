@@ -25,7 +25,7 @@ class AudioTask(CardTask[AudioCard]):
     #: Whether the model is evaluated on data of another rate than that of its training.
     any_rate = False
 
-    def describe(self, data: Any, *, complete: bool) -> AudioCard:
+    def describe(self, data: Any, *, complete: bool = True) -> AudioCard:
         return describe_data(data, complete=complete)
 
     def check_alike(self, found: AudioCard, stored: AudioCard) -> None:

@@ -58,7 +58,7 @@ class CardTask(TrainingModule, Generic[Card]):
 
     # What a domain or a task says
 
-    def describe(self, data: Any, *, complete: bool) -> Card:
+    def describe(self, data: Any, *, complete: bool = True) -> Card:
         """Return the card of a data module; without ``complete`` its classes may be unknown.
 
         Raises:

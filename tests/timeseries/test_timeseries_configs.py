@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import longscan
+from longscan.core.model_place import known_options
 from longscan.core.training.data import ResumableDataModule
 from longscan.core.training.module import TrainingModule
 from longscan.core.training.run_files import packaged_configs
@@ -19,7 +20,6 @@ from longscan.core.training.verbs import Request, TrainingCLI
 from longscan.timeseries import tasks, zero_shot_task  # noqa: F401  (configurations call classes by bare names)
 from longscan.timeseries.data import ltsf_windows, series_windows  # noqa: F401  (likewise)
 from longscan.timeseries.datasets import dataset_path
-from longscan.timeseries.tasks.base import known_options
 
 #: Forecasters; the configuration of classification has a test of its own.
 OTHERS = ("timeseries/classification",)

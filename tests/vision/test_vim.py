@@ -460,4 +460,4 @@ def test_models_need_no_timm() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "vim_base_patch16_224" in result.stdout
-    assert len(result.stdout.split(",")) == 9
+    assert len(result.stdout.split(",")) == 10

@@ -45,6 +45,19 @@ def test_logits() -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 12e6
 
 
+def test_in_timm() -> None:
+    """With its weights by name, and with a new head for other classes."""
+    timm = pytest.importorskip("timm")
+    assert longscan.vision  # registers the models
+    model = timm.create_model("vim_cifar10", pretrained=True).eval()
+    assert model.pretrained_cfg["input_size"] == (3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(patterns()), torch.tensor(EXPECTED), atol=2e-3, rtol=0)
+        other = timm.create_model("vim_cifar10", pretrained=True, num_classes=3).eval()
+        assert other(patterns()).shape == (2, 3)
+        torch.testing.assert_close(other.forward_features(patterns()), model.forward_features(patterns()))
+
+
 def test_it_is_asked_by_its_name(command: Any, tmp_path: Path) -> None:
     """Pictures of any size; a picture is prepared as the images that the model learnt from."""
     from PIL import Image

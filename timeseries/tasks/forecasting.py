@@ -79,7 +79,7 @@ class Forecasting(TimeSeriesTask):
 
     # The data
 
-    def describe(self, data: Any, *, complete: bool) -> TimeSeriesCard:
+    def describe(self, data: Any, *, complete: bool = True) -> TimeSeriesCard:
         """Return the card of a data module.
 
         Raises:

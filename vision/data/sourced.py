@@ -11,8 +11,8 @@ import numpy as np
 
 from ...core.errors import UserError, nearest
 from ...core.files import require_file
-from ...core.training.data import ResumableDataModule
 from ...core.training.hold_out import chosen_rows
+from ...core.training.sourced_data import SourcedDataModule
 from ..card import IMAGENET_MEAN, IMAGENET_STD
 from .archives import read_cifar, read_digits, read_npz
 from .folders import read_class_folders, read_plain_folder
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SplitKind = Literal["given", "random", "sorted"]
 
 
-class ImagesDataModule(ResumableDataModule):
+class ImagesDataModule(SourcedDataModule):
     """Images of a packaged set, a folder, an archive or one of timm's readers, split.
 
     A subclass says in ``make_dataset`` what a sample is.
@@ -58,6 +58,8 @@ class ImagesDataModule(ResumableDataModule):
         num_workers: loader processes.
         seed: of the order, the augmentation and random splits.
     """
+
+    samples, source, predictable = "images", "a source that has some", "a file or a folder"
 
     def __init__(
         self,
@@ -174,7 +176,7 @@ class ImagesDataModule(ResumableDataModule):
             raise UserError(f"{path}: no such archive; check the path")
         return read_cifar(path)
 
-    def images(self) -> dict[str, Images]:
+    def splits(self) -> dict[str, Images]:
         """Return the images of ``"train"``, ``"val"`` and ``"test"``, those that there are.
 
         Raises:
@@ -234,26 +236,8 @@ class ImagesDataModule(ResumableDataModule):
             raise UserError("predict: the list is empty; name at least one file")
         return list_files(files)
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read the lists of images that ``stage`` needs."""
-        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ()}
-        names = ("train", "val", "test") if stage is None else wanted[stage]
-        parts = self.images() if names else {}
-        for name in names:
-            if name not in parts:
-                if stage is not None and (name != "val" or stage == "validate"):
-                    shown = {"train": "training", "val": "validation"}.get(name, name)
-                    raise UserError(f"no {shown} images; give a source that has some, or change the split")
-                continue
-            if getattr(self, f"{name}_set") is None:
-                setattr(self, f"{name}_set", self._checked(parts[name], name))
-        if stage in (None, "predict") and self.predict_set is None:
-            if self.predict is not None:
-                self.predict_set = self._checked(self.read_predict(), "predict")
-            elif stage == "predict":
-                raise UserError("nothing to predict; give predict, a file or a folder")
-
-    def _checked(self, images: Images, name: str) -> Any:
+    def checked(self, images: Images, name: str) -> Any:
+        """Return the dataset of a split; with ``check_images`` every image has been decoded."""
         if self.check_images:
             images.check(self.channels)
         return self.make_dataset(images, name)

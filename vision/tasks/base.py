@@ -34,7 +34,7 @@ class VisionTask(CardTask[VisionCard]):
     evaluation_fields = ("img_size",)
     _shift: tuple[Tensor, Tensor] | None = None
 
-    def describe(self, data: Any, *, complete: bool) -> VisionCard:
+    def describe(self, data: Any, *, complete: bool = True) -> VisionCard:
         return describe_data(data, complete=complete)
 
     def check_alike(self, found: VisionCard, stored: VisionCard) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checkpoint import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from .compilation import CompileModel
 from .export import ExportModel
 from .interrupt import GracefulInterrupt
 from .length_warmup import SequenceLengthWarmup, Stage
@@ -16,6 +17,7 @@ from .throughput import Throughput
 __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
+    "CompileModel",
     "ConfusionPicture",
     "ExportModel",
     "GracefulInterrupt",

@@ -26,21 +26,21 @@ def digits(**options: Any) -> ImageClassificationDataModule:
 
 
 def test_a_stratified_split() -> None:
-    parts = digits(test_fraction=0.2, val_fraction=0.1).images()
+    parts = digits(test_fraction=0.2, val_fraction=0.1).splits()
     assert [len(parts[name]) for name in ("train", "val", "test")] == [1295, 143, 359]
     rows = np.concatenate([part.rows for part in parts.values()])
     assert sorted(rows.tolist()) == list(range(1797))
     for label in range(10):
         counts = [int((part.labels == label).sum()) for part in parts.values()]  # type: ignore[arg-type]
         assert counts[2] == pytest.approx(0.2 * sum(counts), abs=0.5)
-    again, other = digits().images()["test"].rows, digits(seed=1).images()["test"].rows
+    again, other = digits().splits()["test"].rows, digits(seed=1).splits()["test"].rows
     assert np.array_equal(again, parts["test"].rows)
     assert not np.array_equal(other, again)
 
 
 def test_the_natural_order() -> None:
     """The last fifth, by other writers, is tested on."""
-    parts = digits(split="sorted").images()
+    parts = digits(split="sorted").splits()
     assert parts["test"].rows.tolist() == list(range(1438, 1797))
     assert set(parts["val"].rows) | set(parts["train"].rows) == set(range(1438))
 

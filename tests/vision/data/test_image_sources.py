@@ -275,7 +275,7 @@ def test_tar_files_with_splits(tmp_path: Path) -> None:
         {"val": "valid"}.get(split, split) for split in found.splits
     ]
     data = ImageClassificationDataModule(archive=str(tmp_path / "set.tar"))
-    assert {name: len(part) for name, part in data.images().items()} == {"train": 6, "val": 2, "test": 4}
+    assert {name: len(part) for name, part in data.splits().items()} == {"train": 6, "val": 2, "test": 4}
     write_image(tmp_path / "set" / "more" / "x" / "0.png")
     with tarfile.open(tmp_path / "mixed.tar", "w") as archive:
         archive.add(tmp_path / "set", "set")
