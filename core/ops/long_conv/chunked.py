@@ -55,7 +55,9 @@ class _Block:
         self.skip = None if arguments.skip is None else arguments.skip[channels].to(self.dtype)[:, None]
 
     def cut_given(self, tensor: Tensor) -> Tensor:
-        return tensor[..., self.channels].to(self.dtype).transpose(1, 2)
+        # Brought into the order of the transform here, once, instead of by every operation that reads it.
+        turned = tensor[..., self.channels].transpose(1, 2)
+        return turned.to(self.dtype, memory_format=torch.contiguous_format).contiguous()
 
     def cut(self, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else self.cut_given(tensor)
