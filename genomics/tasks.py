@@ -13,23 +13,19 @@ from ..core.checkpoint_files import load_torch_file
 from ..core.errors import UserError
 from ..core.registry import find_model
 from ..core.training.finetuning import FinetuningConfig
-from ..core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
+from ..core.training.late_model_task import LateModelTask
+from ..core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from ..core.training.optimizer import OptimizerConfig
 from ..core.training.schedule import ScheduleConfig
 from ..core.training.tasks import ClassificationTask, LanguageModelTask
 
 
-class _DNATask(TrainingModule):
+class _DNATask(LateModelTask):
     """Builds its model once the data is known, so that classes and tokenizer are stored with the weights.
 
     Args:
-        model: name of a registered model (``longscan models``), or of an architecture such as ``LanguageModel``.
-        options: fields of its configuration to replace, as in ``{"d_model": 64, "n_layer": 2}``.
-        pretrained: start from these weights instead of random ones: a registered name, a folder written by
-            ``save_pretrained``, a training checkpoint, or a hub repository; ``model`` is then ignored.
-        optimizer: optimiser and parameter groups.
-        schedule: learning rate over the steps.
-        finetuning: what of the model is frozen, trained more slowly, or has low-rank adapters.
+        model, options, pretrained, optimizer, schedule, finetuning: as for
+            :class:`~longscan.core.training.late_model_task.LateModelTask`.
     """
 
     def __init__(
@@ -41,9 +37,7 @@ class _DNATask(TrainingModule):
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
         finetuning: FinetuningConfig = DEFAULT_FINETUNING,
     ) -> None:
-        super().__init__(nn.Identity(), optimizer, schedule, finetuning)
-        self.model_name, self.options, self.pretrained = model, dict(options or {}), pretrained
-        self._built = False
+        super().__init__(model, options, pretrained, optimizer, schedule, finetuning)
 
     def configure_model(self) -> None:
         """Build or load the model; Lightning calls this after the data module's ``setup``."""
@@ -56,8 +50,7 @@ class _DNATask(TrainingModule):
         """Freeze and adapt the model for training, or put in the adapters that a checkpoint to be loaded has."""
         checkpoint = self.trainer.ckpt_path
         if self.trainer.state.fn == "fit":
-            if self.pretrained is None and self.finetuning.lora is not None:
-                raise UserError("finetuning.lora adapts a pretrained model; give model.pretrained")
+            self.check_adapters()
             self.apply_finetuning(self._base())
         elif checkpoint is not None and (record := self._checkpoint_card().get("adapter")) is not None:
             add_recorded_lora(self.model, record)

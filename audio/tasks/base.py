@@ -26,10 +26,60 @@ class AudioTask(CardTask[AudioCard]):
     any_rate = False
 
     def describe(self, data: Any, *, complete: bool = True) -> AudioCard:
-        return describe_data(data, complete=complete)
+        """Return the card of a data module of `longscan.audio.data`.
+
+        Raises:
+            UserError: something is wrong with the data; or its classes are unknown and ``complete``.
+        """
+        quantizer, features = getattr(data, "quantizer", None), getattr(data, "features", None)
+        return AudioCard(
+            sample_rate=data.sample_rate,
+            decimation=getattr(data, "decimation", 1),
+            channels=data.format.channels or 1,
+            length=getattr(data, "length", None),
+            quantizer=None if quantizer is None else dataclasses.asdict(quantizer),
+            class_names=_class_names(data, complete),
+            normalize=getattr(data, "normalize", "none"),
+            padding=getattr(data, "padding", "end"),
+            mask_padding=getattr(data, "mask_padding", True),
+            features=None if features is None else dataclasses.asdict(features),
+            controls=_controls(data),
+        )
 
     def check_alike(self, found: AudioCard, stored: AudioCard) -> None:
-        _check_alike(found, stored, any_rate=self.any_rate)
+        """Refuse data that the weights cannot have been trained on.
+
+        Raises:
+            UserError: with the settings to change.
+        """
+        if found.model_rate != stored.model_rate and not self.any_rate:
+            raise UserError(
+                f"the model was trained at {stored.model_rate:g} Hz, the data has {found.model_rate:g} Hz; set "
+                f"data.sample_rate {stored.sample_rate} and data.resample true"
+            )
+        for name in ("quantizer", "features", "channels", "normalize"):
+            wanted = getattr(stored, name)
+            if getattr(found, name) != wanted:
+                raise UserError(f"the model was trained with data.{name} {wanted}, the data has {getattr(found, name)}")
+        names = [[control.name for control in card.controls] for card in (stored, found)]
+        if names[0] != names[1]:
+            raise UserError(
+                f"the model was trained with the controls {', '.join(names[0]) or 'none'}, the data has "
+                f"{', '.join(names[1]) or 'none'}"
+            )
+        for control, other in zip(stored.controls, found.controls, strict=True):
+            if control != other:
+                raise UserError(
+                    f"control {control.name}: the model was trained with {control.low:g} … {control.high:g} "
+                    f"({control.scale}), the data has {other.low:g} … {other.high:g} ({other.scale}); set the same "
+                    "range"
+                )
+        if found.class_names is not None and stored.class_names is not None:
+            known, given = list(stored.class_names), list(found.class_names)
+            if known != given:
+                raise UserError(
+                    f"the model tells {', '.join(known)} apart, the data has the classes {', '.join(given)}"
+                )
 
     def fitting_options(self) -> dict[str, Any]:
         """Return fields of the model's configuration that follow from the data (or the data of the stored weights);
@@ -47,28 +97,6 @@ class AudioTask(CardTask[AudioCard]):
             options |= {"vocab_size": quantizer.levels, "law": quantizer.law, "range": quantizer.range}
         names = tuple(control.name for control in card.controls)
         return options | {"n_controls": len(names), "control_names": names or None}
-
-
-def describe_data(data: Any, *, complete: bool = True) -> AudioCard:
-    """Return the card of a data module of `longscan.audio.data`.
-
-    Raises:
-        UserError: something is wrong with the data; or its classes are unknown and ``complete``.
-    """
-    quantizer, features = getattr(data, "quantizer", None), getattr(data, "features", None)
-    return AudioCard(
-        sample_rate=data.sample_rate,
-        decimation=getattr(data, "decimation", 1),
-        channels=data.format.channels or 1,
-        length=getattr(data, "length", None),
-        quantizer=None if quantizer is None else dataclasses.asdict(quantizer),
-        class_names=_class_names(data, complete),
-        normalize=getattr(data, "normalize", "none"),
-        padding=getattr(data, "padding", "end"),
-        mask_padding=getattr(data, "mask_padding", True),
-        features=None if features is None else dataclasses.asdict(features),
-        controls=_controls(data),
-    )
 
 
 def _class_names(data: Any, complete: bool) -> tuple[str, ...] | None:
@@ -101,36 +129,3 @@ def _controls(data: Any) -> tuple[Control, ...]:
         Control(name=name, low=float(spans.get(name, (0, 1))[0]), high=float(spans.get(name, (0, 1))[1]))
         for name in getattr(data, "controls", ())
     )
-
-
-def _check_alike(found: AudioCard, stored: AudioCard, *, any_rate: bool) -> None:
-    """Refuse data that the weights cannot have been trained on.
-
-    Raises:
-        UserError: with the settings to change.
-    """
-    if found.model_rate != stored.model_rate and not any_rate:
-        raise UserError(
-            f"the model was trained at {stored.model_rate:g} Hz, the data has {found.model_rate:g} Hz; set "
-            f"data.sample_rate {stored.sample_rate} and data.resample true"
-        )
-    for name in ("quantizer", "features", "channels", "normalize"):
-        wanted = getattr(stored, name)
-        if getattr(found, name) != wanted:
-            raise UserError(f"the model was trained with data.{name} {wanted}, the data has {getattr(found, name)}")
-    names = [[control.name for control in card.controls] for card in (stored, found)]
-    if names[0] != names[1]:
-        raise UserError(
-            f"the model was trained with the controls {', '.join(names[0]) or 'none'}, the data has "
-            f"{', '.join(names[1]) or 'none'}"
-        )
-    for control, other in zip(stored.controls, found.controls, strict=True):
-        if control != other:
-            raise UserError(
-                f"control {control.name}: the model was trained with {control.low:g} … {control.high:g} "
-                f"({control.scale}), the data has {other.low:g} … {other.high:g} ({other.scale}); set the same range"
-            )
-    if found.class_names is not None and stored.class_names is not None:
-        known, given = list(stored.class_names), list(found.class_names)
-        if known != given:
-            raise UserError(f"the model tells {', '.join(known)} apart, the data has the classes {', '.join(given)}")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ..declared_parameters import declare
 from ..norms import float32_at_least
 from ..ops import short_conv, short_conv_update
-from ..packing import mix_sequences
-from .base import SequenceMixer, register_mixer
+from .base import register_mixer
 from .delta_product_cell import delta_product, delta_product_step
 from .mlstm import common_heads
+from .recurrent import RecurrentMixer
 
 
 class GatedDeltaProductState(NamedTuple):
@@ -29,7 +29,7 @@ class GatedDeltaProductState(NamedTuple):
 
 
 @register_mixer("gated_delta_product")
-class GatedDeltaProduct(SequenceMixer):
+class GatedDeltaProduct(RecurrentMixer):
     """With n = ``n_householder`` steps of the delta rule for each token and head (:mod:`.delta_product_cell`)::
 
         [q | k_1 … k_n | v_1 … v_n] = silu(conv1d(in_proj(x)))       q, k to unit length
@@ -56,9 +56,6 @@ class GatedDeltaProduct(SequenceMixer):
     Raises:
         ValueError: heads that do not divide the width, or a size below 1.
     """
-
-    causal = True
-    supports_reverse = True
 
     def __init__(
         self,
@@ -110,21 +107,6 @@ class GatedDeltaProduct(SequenceMixer):
         if learned_state:
             declare(self, "initial")
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: GatedDeltaProductState | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-    ) -> Tensor:
-        """See :meth:`SequenceMixer.forward`; with ``cu_seqlens`` the state is that of the sequences."""
-        return mix_sequences(self._mix, x, state, cu_seqlens, reverse)
-
-    def prefill(self, x: Tensor, state: GatedDeltaProductState | None = None) -> tuple[Tensor, GatedDeltaProductState]:
-        """See :meth:`SequenceMixer.prefill`."""
-        return self._mix(x, state)
-
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> GatedDeltaProductState:
@@ -151,7 +133,7 @@ class GatedDeltaProduct(SequenceMixer):
             o, memory = delta_product_step(*self._vectors(u), beta, g, state.memory)
         return self._project(o, x_t), GatedDeltaProductState(state.conv, memory)
 
-    def _mix(self, x: Tensor, state: GatedDeltaProductState | None) -> tuple[Tensor, GatedDeltaProductState]:
+    def mix(self, x: Tensor, state: GatedDeltaProductState | None) -> tuple[Tensor, GatedDeltaProductState]:
         u = self.in_proj(x)
         if state is None:
             state = self.init_state(len(x), x.device, u.dtype)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..norms import float32_at_least
-from ..packing import mix_sequences
-from .base import SequenceMixer, register_mixer
+from .base import register_mixer
 from .mlstm_cell import MLSTMState, empty_state, mlstm, mlstm_step
+from .recurrent import RecurrentMixer
 
 
 def common_heads(*widths: int) -> int:
@@ -31,7 +31,7 @@ class HeadwiseLayerNorm(nn.Module):
 
 
 @register_mixer("mlstm")
-class MLSTM(SequenceMixer):
+class MLSTM(RecurrentMixer):
     """The mLSTM layer with the parameter names of the published xLSTM-7B::
 
         i, f = cap · tanh([igate_preact(x), fgate_preact(x)] / cap)
@@ -54,9 +54,6 @@ class MLSTM(SequenceMixer):
     Raises:
         ValueError: heads that do not divide the widths.
     """
-
-    causal = True
-    supports_reverse = True
 
     def __init__(
         self,
@@ -91,21 +88,6 @@ class MLSTM(SequenceMixer):
             self.igate_preact.bias.fill_(-10.0)
             self.fgate_preact.bias.copy_(torch.linspace(3.0, 6.0, n_heads))
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: MLSTMState | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-    ) -> Tensor:
-        """See :meth:`SequenceMixer.forward`; with ``cu_seqlens`` the state is that of the sequences."""
-        return mix_sequences(self._mix, x, state, cu_seqlens, reverse)
-
-    def prefill(self, x: Tensor, state: MLSTMState | None = None) -> tuple[Tensor, MLSTMState]:
-        """See :meth:`SequenceMixer.prefill`."""
-        return self._mix(x, state)
-
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> MLSTMState:
@@ -122,7 +104,7 @@ class MLSTM(SequenceMixer):
             h, state = mlstm_step(q, k, v, *self._gates(x_t), state, self.eps)
         return self._project(h, x_t), state
 
-    def _mix(self, x: Tensor, state: MLSTMState | None) -> tuple[Tensor, MLSTMState]:
+    def mix(self, x: Tensor, state: MLSTMState | None) -> tuple[Tensor, MLSTMState]:
         q, k, v = (part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for part in (self.q(x), self.k(x), self.v(x)))
         with torch.autocast(x.device.type, enabled=False):
             i, f = (gate.transpose(1, 2) for gate in self._gates(x))

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..norms import float32_at_least
-from ..packing import mix_sequences
-from .base import SequenceMixer, register_mixer
+from .base import register_mixer
 from .mlstm import HeadwiseLayerNorm, common_heads
+from .recurrent import RecurrentMixer
 
 
 class SLSTMState(NamedTuple):
@@ -29,7 +29,7 @@ class SLSTMState(NamedTuple):
 
 
 @register_mixer("slstm")
-class SLSTM(SequenceMixer):
+class SLSTM(RecurrentMixer):
     """The sLSTM with block-diagonal recurrence over heads (equations 8 to 18)::
 
         i, f, z, o = W x_t + R h_{t-1} + b
@@ -51,9 +51,6 @@ class SLSTM(SequenceMixer):
     Raises:
         ValueError: heads that do not divide ``d_model``.
     """
-
-    causal = True
-    supports_reverse = True
 
     def __init__(
         self,
@@ -78,21 +75,6 @@ class SLSTM(SequenceMixer):
         self.norm = HeadwiseLayerNorm(d_model, norm_eps) if norm else None
         self.out_proj = nn.Linear(d_model, d_model, bias=False) if projection else None
 
-    def forward(
-        self,
-        x: Tensor,
-        *,
-        state: SLSTMState | None = None,
-        cu_seqlens: Tensor | None = None,
-        reverse: bool = False,
-    ) -> Tensor:
-        """See :meth:`SequenceMixer.forward`; with ``cu_seqlens`` the state is that of the sequences."""
-        return mix_sequences(self._mix, x, state, cu_seqlens, reverse)
-
-    def prefill(self, x: Tensor, state: SLSTMState | None = None) -> tuple[Tensor, SLSTMState]:
-        """See :meth:`SequenceMixer.prefill`."""
-        return self._mix(x, state)
-
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> SLSTMState:
@@ -107,7 +89,7 @@ class SLSTM(SequenceMixer):
             state = self._advance(self._gates(x_t.unsqueeze(1))[:, 0], state)
         return self._output(state.h, x_t.dtype), state
 
-    def _mix(self, x: Tensor, state: SLSTMState | None) -> tuple[Tensor, SLSTMState]:
+    def mix(self, x: Tensor, state: SLSTMState | None) -> tuple[Tensor, SLSTMState]:
         if state is None:
             state = self.init_state(len(x), x.device, x.dtype)
         with torch.autocast(x.device.type, enabled=False):

@@ -12,15 +12,12 @@ from torch import nn
 from ..data_card import DataCard
 from ..errors import UserError
 from ..model_place import known_options, model_place
-from .finetuning import FinetuningConfig
-from .module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE, TrainingModule
-from .optimizer import OptimizerConfig
-from .schedule import ScheduleConfig
+from .late_model_task import LateModelTask
 
 Card = TypeVar("Card", bound=DataCard)
 
 
-class CardTask(TrainingModule, Generic[Card]):
+class CardTask(LateModelTask, Generic[Card]):
     """Builds its model when the data is set up: with what the data says in training, with what the weights were
     trained on in evaluation.
 
@@ -28,33 +25,15 @@ class CardTask(TrainingModule, Generic[Card]):
     configuration follows from it (:meth:`fitting_options`).
 
     Args:
-        model: name of a registered model (``longscan models``), or of an architecture such as ``LanguageModel``.
-        options: fields of its configuration to replace.
-        pretrained: start from these weights instead of random ones: a registered name, a folder written by
-            ``save_pretrained``, a training checkpoint, or a hub repository; ``model`` is then ignored.
-        optimizer: optimiser and parameter groups.
-        schedule: learning rate over the steps.
-        finetuning: what of the model is frozen, adapted, or trained more slowly.
+        model, options, pretrained, optimizer, schedule, finetuning: as for `LateModelTask`.
     """
 
     card_type: ClassVar[type[DataCard]]
     #: Fields of the configuration that follow the data in evaluation too.
     evaluation_fields: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self,
-        model: str,
-        options: dict[str, Any] | None = None,
-        pretrained: str | None = None,
-        optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
-        schedule: ScheduleConfig = DEFAULT_SCHEDULE,
-        finetuning: FinetuningConfig = DEFAULT_FINETUNING,
-    ) -> None:
-        super().__init__(nn.Identity(), optimizer, schedule, finetuning)
-        self.model_name, self.options, self.pretrained = model, dict(options or {}), pretrained
-        #: What the data is; of the checkpoint or the pretrained model where one is evaluated.
-        self.card: Card | None = None
-        self._built = False
+    #: What the data is; of the checkpoint or the pretrained model where one is evaluated.
+    card: Card | None = None
 
     # What a domain or a task says
 
@@ -123,8 +102,7 @@ class CardTask(TrainingModule, Generic[Card]):
         self.card = found if stored is None else self.evaluated_card(found, stored)
         self.model = self.create(self.fitting_options())
         if fit:
-            if self.pretrained is None and self.finetuning.lora is not None:
-                raise UserError("finetuning.lora adapts a pretrained model; give model.pretrained")
+            self.check_adapters()
             self.prepare(self.model)
             self.apply_finetuning(self.pretrained)
         self._built = True

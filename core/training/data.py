@@ -126,7 +126,8 @@ class ResumableDataModule(pl.LightningDataModule):
     A subclass implements ``setup(stage)``, which sets ``self.train_set``, ``self.val_set``, ``self.test_set`` and
     ``self.predict_set`` (those that ``stage`` needs): map-style datasets with ``__len__`` whose ``__getitem__`` takes
     a :class:`SampleKey`; and ``collate(samples)``, which makes a batch dict of a list of samples. ``val_set`` and
-    ``test_set`` may be a dict from name to dataset; the names are then in ``val_names`` and ``test_names``.
+    ``test_set`` may be a dict from name to dataset; the names are then in ``val_names`` and ``test_names``. A dataset
+    with ``move(device)``, which says whether it did, is kept on the device of the training.
 
     Training is shuffled by ``(seed, epoch)`` and keeps the last, incomplete batch. Evaluation and prediction go in
     order and ask for ``SampleKey(0, index)``.
@@ -257,6 +258,9 @@ class ResumableDataModule(pl.LightningDataModule):
         persistent: bool,
     ) -> DataLoader:
         device = None if self.trainer is None else self.trainer.strategy.root_device
+        # A data set of one small array may lie on the device whole: its batches are made there, with nothing to pin.
+        move = getattr(dataset, "move", None)
+        there = device is not None and self.num_workers == 0 and move is not None and move(device)
         how: Any = {"batch_sampler": sampler} if batch_size is None else {"batch_size": batch_size, "sampler": sampler}
         return DataLoader(
             dataset,
@@ -265,8 +269,7 @@ class ResumableDataModule(pl.LightningDataModule):
             collate_fn=self.collate,
             persistent_workers=persistent and self.num_workers > 0,
             worker_init_fn=functools.partial(_start_worker, parent=os.getpid()),
-            # A data set may hold its samples on the device already, where there is nothing to pin.
-            pin_memory=device is not None and device.type == "cuda" and getattr(dataset, "pinnable", True),
+            pin_memory=device is not None and device.type == "cuda" and not there,
             # A loader draws a seed for its workers; from the global generator that would change dropout on a restart.
             generator=torch.Generator(),
         )

@@ -16,7 +16,6 @@ import longscan
 from longscan.audio import tasks  # noqa: F401  (configurations call classes by bare names)
 from longscan.audio.data import autoregressive, classification, compression, waveforms  # noqa: F401  (likewise)
 from longscan.audio.data.sources import SC09, SC10
-from longscan.audio.tasks.base import describe_data
 from longscan.core.model_place import known_options
 from longscan.core.training.data import ResumableDataModule
 from longscan.core.training.module import TrainingModule
@@ -77,7 +76,7 @@ def fitting(cli: Any) -> dict[str, Any]:
     """The options of the model that follow from the data."""
     cli.datamodule.setup("fit")
     cli.model.trainer = SimpleNamespace(datamodule=cli.datamodule)
-    cli.model.card = describe_data(cli.datamodule)
+    cli.model.card = cli.model.describe(cli.datamodule)
     known = cli.model.fitting_options()
     return known_options(cli.model.model_name, known) | cli.model.options
 

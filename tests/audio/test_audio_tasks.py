@@ -23,7 +23,6 @@ from longscan.audio.metrics.spectral import MultiResolutionSTFT
 from longscan.audio.metrics.waveform import mean_absolute_error
 from longscan.audio.models.noise_schedule import NoiseSchedule
 from longscan.audio.tasks import AudioClassification, EffectRegression, WaveformDiffusion, WaveformModeling
-from longscan.audio.tasks.base import describe_data
 from longscan.core.errors import UserError
 
 QUIET = "--trainer.accelerator cpu --trainer.enable_progress_bar false --data.num_workers 0"
@@ -287,7 +286,7 @@ def test_options_follow_from_the_data() -> None:
     data = AudioTokenDataModule(dataset="spoken_digits", length=100)
     task: Any = WaveformModeling()
     task.trainer = SimpleNamespace(datamodule=data, state=SimpleNamespace(fn="fit"), ckpt_path=None)
-    task.card = describe_data(data)
+    task.card = task.describe(data)
     assert task.card == AudioCard(sample_rate=8000, length=100, quantizer={"bits": 8, "law": "mu", "range": "fixed"})
     options = task.fitting_options()
     assert (options["vocab_size"], options["sample_rate"], options["law"]) == (256, 8000, "mu")

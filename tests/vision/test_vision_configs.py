@@ -20,7 +20,6 @@ from longscan.core.training.run_files import packaged_configs
 from longscan.core.training.verbs import Request, TrainingCLI
 from longscan.vision import tasks  # noqa: F401  (configurations call classes by bare names)
 from longscan.vision.data import classification, pixels, segmentation  # noqa: F401  (likewise)
-from longscan.vision.tasks.base import describe_data
 
 CONFIGS = {name: path for name, path in packaged_configs().items() if name.startswith("vision/")}
 
@@ -68,7 +67,7 @@ def building(cli: Any) -> torch.nn.Module:
     cli.datamodule.setup("fit")
     state = SimpleNamespace(fn="fit")
     cli.model.trainer = SimpleNamespace(datamodule=cli.datamodule, state=state, ckpt_path=None)
-    cli.model.card = describe_data(cli.datamodule)
+    cli.model.card = cli.model.describe(cli.datamodule)
     return cli.model.create(cli.model.fitting_options())
 
 

@@ -17,7 +17,7 @@ from longscan.vision.card import VisionCard
 from longscan.vision.data.pixels import LEVELS, START, shifted
 from longscan.vision.generation import sample_images
 from longscan.vision.tasks import ImageClassification, MixingConfig
-from longscan.vision.tasks.base import build_model, check_alike
+from longscan.vision.tasks.base import build_model
 from longscan.vision.tasks.metrics import ImageMetrics
 from longscan.vision.tasks.mixing import Mixing
 from longscan.vision.tasks.segmentation import SegmentationMetrics
@@ -217,8 +217,9 @@ def test_data_that_the_weights_cannot_know() -> None:
         ({"class_names": ("a", "b", "c")}, "tells 2 classes apart, the data has 3; to train a new head"),
         ({"class_names": ("b", "a")}, "tells a, b apart, the data has the classes b, a"),
     ):
+        found = VisionCard(**{"img_size": (8, 8), "class_names": ("a", "b"), **changes})  # type: ignore[arg-type]
         with pytest.raises(UserError, match=message):
-            check_alike(VisionCard(**{"img_size": (8, 8), "class_names": ("a", "b"), **changes}), stored)  # type: ignore[arg-type]
+            ImageClassification("Vim").check_alike(found, stored)
     with pytest.raises(UserError, match=r"vision.json: unknown entry 'colour'"):
         VisionCard.from_dict({"img_size": [8, 8], "colour": 1})
     assert VisionCard.from_dict(stored.to_dict()) == stored

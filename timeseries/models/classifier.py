@@ -5,30 +5,25 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ...core.backbone import Backbone, BackboneConfig
 from ...core.errors import UserError
-from ...core.heads import ClassificationHead, HeadConfig
+from ...core.heads import ClassificationHead
 from ...core.registry import ModelEntry, register_architecture, register_model
-from .scaling import Scaling, ScalingKind, known_mask
+from .classifier_config import ClassificationConfig
+from .scaling import Scaling, known_mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeriesClassifierConfig(HeadConfig):
+class SeriesClassifierConfig(ClassificationConfig):
     """Dimensions of a :class:`SeriesClassifier`."""
 
-    head: Literal["language_model", "classification"] = "classification"
-    """Always a classification head."""
-    num_classes: int | None = 2
-    """Number of classes; taken from ``class_names`` where those are given."""
-    variates: int = 1
-    """Number of variates (channels), read together."""
-    scaling: ScalingKind = "standard"
-    """``none``, ``standard`` (of training rows, see ``fit_scaling``), ``instance`` or ``robust``."""
+    least: ClassVar[dict[str, int]] = {"d_model": 1, "n_layers": 1, "kernel": 1}
+
     d_model: int = 64
     """Width."""
     n_layers: int = 4
@@ -45,14 +40,7 @@ class SeriesClassifierConfig(HeadConfig):
     """In the blocks."""
 
     def __post_init__(self) -> None:
-        if self.class_names is not None:
-            object.__setattr__(self, "num_classes", len(self.class_names))
         super().__post_init__()
-        if self.head != "classification":
-            raise UserError(f"head is {self.head!r}; a SeriesClassifier has a classification head")
-        for name in ("variates", "d_model", "n_layers", "kernel"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         if self.kernel % 2 == 0:
             raise UserError(f"kernel={self.kernel} must be odd, so that it is centred")
 

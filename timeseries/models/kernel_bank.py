@@ -7,16 +7,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ...core.errors import UserError
-from ...core.heads import HeadConfig
 from ...core.registry import ModelEntry, register_architecture, register_model
+from .classifier_config import ClassificationConfig
 from .ridge_head import RidgeHead, fit_ridge_head
-from .scaling import Scaling, ScalingKind, known_mask
+from .scaling import Scaling, known_mask
 
 #: Features of each kernel: outputs above its threshold, their mean excess, their mean time; the maximum; steps at which
 #: its output is the highest and the lowest of its group.
@@ -30,31 +30,15 @@ _BLOCK = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelBankConfig(HeadConfig):
+class KernelBankConfig(ClassificationConfig):
     """Dimensions of a :class:`KernelBankClassifier`."""
 
-    head: Literal["language_model", "classification"] = "classification"
-    """Always a classification head."""
-    num_classes: int | None = 2
-    """Number of classes; taken from ``class_names`` where those are given."""
-    variates: int = 1
-    """Number of variates (channels), read together."""
-    scaling: ScalingKind = "standard"
-    """``none``, ``standard`` (of training rows), ``instance`` or ``robust``."""
+    least: ClassVar[dict[str, int]] = {"kernels": 2, "length": 2}
+
     kernels: int = 2000
     """Kernels; every second one reads changes from step to step instead of values."""
     length: int = 100
     """Steps of a series of training: kernels decay over 1 … length / 2 steps, and end after ``length``."""
-
-    def __post_init__(self) -> None:
-        if self.class_names is not None:
-            object.__setattr__(self, "num_classes", len(self.class_names))
-        super().__post_init__()
-        if self.head != "classification":
-            raise UserError(f"head is {self.head!r}; a KernelBankClassifier has a classification head")
-        for name, least in (("variates", 1), ("kernels", 2), ("length", 2)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
 
 
 @register_architecture("KernelBankClassifier", KernelBankConfig)

@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ...core.errors import UserError
-from ...core.training.data import LengthBatches, ResumableSampler, SampleKey, sample_generator
+from ...core.training.data import SampleKey, sample_generator
 from .batch_augmentation import BatchAugmentation
 from .images import Images
 from .sourced import ImagesDataModule
 from .stacked import StackedImages, stacked_pixels
 from .transforms import ImageAugmentation, evaluation_transform, seeded, training_transform
-
-#: Cached images that take no more than this are kept on the GPU that trains on them.
-MOST_BYTES_ON_DEVICE = 2**30
 
 
 class ImageDataset(Dataset):
@@ -147,15 +144,6 @@ class ImageClassificationDataModule(ImagesDataModule):
             named=name == "predict",
             seed=self.seed,
         )
-
-    def _loader(
-        self, dataset: Any, sampler: ResumableSampler | LengthBatches, batch_size: int | None, *, persistent: bool
-    ) -> DataLoader:
-        if isinstance(dataset, StackedImages) and self.num_workers == 0 and self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            if device.type == "cuda" and dataset.pixels.numel() <= MOST_BYTES_ON_DEVICE:
-                dataset.move(device)
-        return super()._loader(dataset, sampler, batch_size, persistent=persistent)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment a training batch, where it is now."""

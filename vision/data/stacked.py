@@ -13,6 +13,9 @@ from torch.utils.data import Dataset
 from ...core.training.data import SampleKey
 from .images import Images
 
+#: Images that take more stay in the host's memory.
+MOST_BYTES = 2**30
+
 
 class StackedImages(Dataset):
     """Images as they are after the transform, uint8 (images, channels, height, width).
@@ -26,15 +29,14 @@ class StackedImages(Dataset):
         self.pixels, self.keyed = pixels, keyed
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64)
 
-    @property
-    def pinnable(self) -> bool:
-        """Whether batches lie in the host's memory, and so gain from being pinned."""
-        return self.pixels.device.type == "cpu"
-
-    def move(self, device: torch.device) -> None:
-        """Keep the images on ``device``, so that batches are taken there and never copied."""
+    def move(self, device: torch.device) -> bool:
+        """Keep the images on ``device``, where batches are then taken and never copied, unless they are too many;
+        return whether they are there."""
+        if self.pixels.numel() > MOST_BYTES:
+            return False
         self.pixels = self.pixels.to(device)
         self.labels = None if self.labels is None else self.labels.to(device)
+        return True
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -46,7 +48,7 @@ class StackedImages(Dataset):
 
     def __getitems__(self, keys: Sequence[SampleKey | int]) -> dict[str, Any]:
         index = torch.tensor([key.index if isinstance(key, SampleKey) else key for key in keys], dtype=torch.int64)
-        if not self.pinnable:
+        if self.pixels.is_cuda:
             # From pinned memory the host need not wait until the device has done all that was asked of it before.
             index = index.pin_memory().to(self.pixels.device, non_blocking=True)
         batch: dict[str, Any] = {"input_ids": self.pixels[index]}

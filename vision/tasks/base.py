@@ -35,10 +35,48 @@ class VisionTask(CardTask[VisionCard]):
     _shift: tuple[Tensor, Tensor] | None = None
 
     def describe(self, data: Any, *, complete: bool = True) -> VisionCard:
-        return describe_data(data, complete=complete)
+        """Return the card of a data module of `longscan.vision.data`.
+
+        Raises:
+            UserError: something is wrong with the data; or its classes are unknown and ``complete``.
+        """
+        names: tuple[str, ...] | None = None
+        if hasattr(type(data), "class_names"):
+            try:
+                names = tuple(data.class_names)
+            except UserError:
+                if complete or data.whole() is not None:
+                    raise
+        return VisionCard(
+            img_size=data.img_size,
+            channels=data.channels,
+            class_names=names,
+            mean=data.mean,
+            std=data.std,
+            interpolation=data.interpolation,
+            crop_pct=data.crop_pct,
+        )
 
     def check_alike(self, found: VisionCard, stored: VisionCard) -> None:
-        check_alike(found, stored)
+        """Refuse data that the weights cannot have been trained on.
+
+        Raises:
+            UserError: with the settings to change.
+        """
+        for name in ("channels", "mean", "std"):
+            wanted, given = getattr(stored, name), getattr(found, name)
+            if given != wanted:
+                shown = list(wanted) if isinstance(wanted, tuple) else wanted
+                raise UserError(f"the model was trained with data.{name} {shown}; set it, the data has {given}")
+        if found.class_names is not None and stored.class_names is not None:
+            known, other = list(stored.class_names), list(found.class_names)
+            if len(known) != len(other):
+                raise UserError(
+                    f"the model tells {len(known)} classes apart, the data has {len(other)}; to train a new head on "
+                    "them, fit with model.pretrained"
+                )
+            if known != other:
+                raise UserError(f"the model tells {_listed(known)} apart, the data has the classes {_listed(other)}")
 
     def evaluated_card(self, found: VisionCard, stored: VisionCard) -> VisionCard:
         return dataclasses.replace(stored, img_size=found.img_size)
@@ -94,52 +132,6 @@ def build_model(name: str, fitting: Mapping[str, Any], options: Mapping[str, Any
         timm_name = name.removeprefix(TIMM_PREFIX)
         return longscan.create_model("TimmModel", timm_name=timm_name, options=rest, **fitting, **own)
     return longscan.create_model(name, **known_options(name, fitting) | dict(options))
-
-
-def describe_data(data: Any, *, complete: bool = True) -> VisionCard:
-    """Return the card of a data module of `longscan.vision.data`.
-
-    Raises:
-        UserError: something is wrong with the data; or its classes are unknown and ``complete``.
-    """
-    names: tuple[str, ...] | None = None
-    if hasattr(type(data), "class_names"):
-        try:
-            names = tuple(data.class_names)
-        except UserError:
-            if complete or data.whole() is not None:
-                raise
-    return VisionCard(
-        img_size=data.img_size,
-        channels=data.channels,
-        class_names=names,
-        mean=data.mean,
-        std=data.std,
-        interpolation=data.interpolation,
-        crop_pct=data.crop_pct,
-    )
-
-
-def check_alike(found: VisionCard, stored: VisionCard) -> None:
-    """Refuse data that the weights cannot have been trained on.
-
-    Raises:
-        UserError: with the settings to change.
-    """
-    for name in ("channels", "mean", "std"):
-        wanted, given = getattr(stored, name), getattr(found, name)
-        if given != wanted:
-            shown = list(wanted) if isinstance(wanted, tuple) else wanted
-            raise UserError(f"the model was trained with data.{name} {shown}; set it, the data has {given}")
-    if found.class_names is not None and stored.class_names is not None:
-        known, other = list(stored.class_names), list(found.class_names)
-        if len(known) != len(other):
-            raise UserError(
-                f"the model tells {len(known)} classes apart, the data has {len(other)}; to train a new head on them, "
-                "fit with model.pretrained"
-            )
-        if known != other:
-            raise UserError(f"the model tells {_listed(known)} apart, the data has the classes {_listed(other)}")
 
 
 def _stored_config(checkpoint: Path) -> dict[str, Any]:

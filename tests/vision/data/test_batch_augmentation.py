@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -168,14 +169,28 @@ def test_the_data_module() -> None:
     assert data.val_set[3]["label"] == uncached.val_set[3]["label"]
 
 
+def test_images_are_moved_where_they_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the loader, unless processes load them or they are too many."""
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1, overfit_batches=0,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=None)),
+    )  # fmt: skip
+    for workers, most, place in ((0, 2**30, "meta"), (2, 2**30, "cpu"), (0, 1000, "cpu")):
+        monkeypatch.setattr("longscan.vision.data.stacked.MOST_BYTES", most)
+        data = digits(num_workers=workers)
+        data.setup("fit")
+        data.trainer = trainer  # type: ignore[assignment]
+        data.train_dataloader()
+        assert data.train_set.pixels.device.type == data.train_set.labels.device.type == place
+
+
 @pytest.mark.gpu
 def test_batches_of_images_that_lie_on_a_gpu() -> None:
     data = digits(batch_augmentation=BatchAugmentation(padding=1, hflip=0.0), seed=3)
     data.setup("fit")
     keys = [SampleKey(2, index) for index in (5, 0, 17)]
     expected = data.train_set.__getitems__(keys)
-    data.train_set.move(torch.device("cuda"))
-    assert not data.train_set.pinnable
+    assert data.train_set.move(torch.device("cuda"))
     found = data.train_set.__getitems__(keys)
     assert found.pop("epoch") == expected.pop("epoch") == 2
     assert all(tensor.is_cuda for tensor in found.values())
