@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_mixers import build, check_contract
+from mixer_contract import build, check_contract
 from torch import Tensor, nn
 
 from longscan.core.mixers import convolution, create_mixer, diagonal_system, gss, mega_ema

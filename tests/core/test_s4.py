@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_mixers import build, check_contract
+from mixer_contract import build, check_contract
 from torch import Tensor, nn
 
 from longscan.core.errors import UserError

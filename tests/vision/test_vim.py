@@ -11,80 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from vim_models import images, small
 
 import longscan
 from longscan.core.errors import UserError
-from longscan.core.mixers import create_mixer
 from longscan.core.scan_orders import scan_order
-from longscan.vision.models import Vim, VimConfig, from_published
-from longscan.vision.models.patches import resize_patches
-from longscan.vision.models.positions import resize_positions
-
-
-def small(**options: Any) -> Vim:
-    defaults: dict[str, Any] = dict(embed_dim=16, depth=2, img_size=(20, 12), patch_size=4, num_classes=3, d_state=4)
-    return Vim(VimConfig(**{**defaults, **options}))
-
-
-def images(batch: int = 2, height: int = 20, width: int = 12, channels: int = 3) -> Tensor:
-    return torch.randn(batch, channels, height, width)
-
-
-# ---- the mixer -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("directions", ["v2", "v1", "none"])
-def test_reverse_equals_flipping(directions: str) -> None:
-    mixer = create_mixer("vim", 8, directions=directions, d_state=4)
-    x = torch.randn(2, 11, 8)
-    torch.testing.assert_close(mixer(x, reverse=True), mixer(x.flip(1)).flip(1), rtol=1e-4, atol=1e-6)
-
-
-def test_directions_see_both_sides_or_one() -> None:
-    x = torch.randn(1, 9, 8)
-    changed = x.clone()
-    changed[:, 6] += 1
-    for directions, both in (("v2", True), ("v1", True), ("none", False)):
-        mixer = create_mixer("vim", 8, directions=directions, d_state=4, init="fixed")
-        difference = (mixer(x) - mixer(changed)).abs().amax(-1)[0]
-        assert (difference[6:] > 0).all()
-        assert bool((difference[:6] > 0).all()) is both
-        assert mixer.causal is not both
-
-
-def test_packed_images_do_not_mix() -> None:
-    mixer = create_mixer("vim", 8, d_state=4)
-    a, b = torch.randn(1, 5, 8), torch.randn(1, 8, 8)
-    packed = mixer(torch.cat([a, b], 1), cu_seqlens=torch.tensor([0, 5, 13]))
-    torch.testing.assert_close(packed, torch.cat([mixer(a), mixer(b)], 1), rtol=1e-4, atol=1e-6)
-
-
-def test_a_causal_mixer_steps() -> None:
-    mixer = create_mixer("vim", 8, directions="none", d_state=4, layer_scale=0.5)
-    x = torch.randn(2, 6, 8)
-    state = mixer.init_state(2)
-    steps = []
-    for t in range(6):
-        y, state = mixer.step(x[:, t], state)
-        steps.append(y)
-    torch.testing.assert_close(torch.stack(steps, 1), mixer(x), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(mixer.prefill(x)[0], mixer(x))
-
-
-def test_a_mixer_of_both_directions_has_no_state() -> None:
-    mixer = create_mixer("vim", 8, d_state=4)
-    for call in (lambda: mixer.prefill(torch.randn(1, 2, 8)), lambda: mixer.step(torch.randn(1, 8), None)):
-        with pytest.raises(ValueError, match="causal"):
-            call()
-    with pytest.raises(ValueError, match="both ends"):
-        mixer(torch.randn(1, 2, 8), state=1)
-
-
-@pytest.mark.parametrize("options", [{"directions": "v3"}, {"init": "torch"}, {"stride": 3}])
-def test_mixer_mistakes(options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=str(next(iter(options)))):
-        create_mixer("vim", 8, **options)
-
+from longscan.vision.models import Vim, from_published
 
 # ---- initialisation --------------------------------------------------------------------------------------------------
 
@@ -98,14 +30,6 @@ def test_both_directions_start_with_the_same_range_of_steps_unless_asked_for_the
             assert steps.max() < 0.11
         assert not original.get_parameter(f"layers.{i}.mixer.dt_proj_b.bias").any()
         assert original.get_parameter(f"layers.{i}.mixer.dt_proj.bias").all()
-
-
-def test_a_mixer_by_itself_starts_the_same_way() -> None:
-    steps = torch.nn.functional.softplus(create_mixer("vim", 32).dt_proj_b.bias)  # type: ignore[union-attr,operator]
-    assert 0.9e-3 < steps.min() < 0.02 < steps.max() < 0.11
-    original = create_mixer("vim", 32, init="vim")
-    assert not original.dt_proj_b.bias.any()  # type: ignore[union-attr,operator]
-    assert original.dt_proj.bias.all()  # type: ignore[union-attr,operator]
 
 
 def test_initial_scales() -> None:
@@ -283,59 +207,6 @@ def test_any_mixer_by_name(mixer: Any) -> None:
     loss = model(images(2, 32, 32)).square().sum()
     loss.backward()
     assert loss.isfinite()
-
-
-# ---- sizes -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_size_that_does_not_fit_says_what_does() -> None:
-    with pytest.raises(UserError, match=r"16 × 12, this model takes 20 × 12.*set_input_size"):
-        small()(images(1, 16, 12))
-    with pytest.raises(UserError, match="crop to 24 × 16"):
-        small(dynamic_img_size=True)(images(1, 27, 18))
-    with pytest.raises(UserError, match="in_chans"):
-        small()(images(1, channels=1))
-
-
-@pytest.mark.parametrize("class_token", ["middle", "first", "double", "none"])
-def test_dynamic_sizes_equal_a_model_set_to_that_size(class_token: Any) -> None:
-    dynamic = small(dynamic_img_size=True, class_token=class_token).eval()
-    fixed = small(class_token=class_token).eval()
-    fixed.load_state_dict(dynamic.state_dict())
-    fixed.set_input_size((28, 16))
-    assert fixed.config.grid == (7, 4)
-    x = images(2, 28, 16)
-    torch.testing.assert_close(dynamic(x), fixed(x))
-    assert fixed.pos_embed._no_weight_decay
-    rebuilt = Vim(VimConfig(**fixed.model_config()["config"]))
-    rebuilt.load_state_dict(fixed.state_dict())
-
-
-def test_resizing_moves_the_class_tokens_row() -> None:
-    """From 3 × 5 to 4 × 7 patches the row goes from 7 to 14; the grid's corner rows do not come near it."""
-    positions = torch.zeros(1, 16, 2)
-    positions[0, 7] = 100.0
-    resized = resize_positions(positions, (3, 5), (4, 7), "middle")
-    assert resized[0, 14].tolist() == [100, 100]
-    assert resized.sum() == 200
-    ramp = torch.arange(15.0).view(1, 15, 1)
-    torch.testing.assert_close(resize_positions(ramp, (3, 5), (3, 5), "none"), ramp)
-    with pytest.raises(UserError, match="16 rows, expected 21"):
-        resize_positions(positions, (4, 5), (4, 7), "middle")
-
-
-def test_patches_of_another_size_give_the_tokens_of_enlarged_images() -> None:
-    """A kernel resized from 4 to 8 gives, on images enlarged twice, the tokens of the original."""
-    weight = torch.randn(5, 3, 4, 4)
-    patch = torch.randn(1, 3, 4, 4)
-    enlarged = torch.nn.functional.interpolate(patch, size=8, mode="bicubic", antialias=True)
-    want = (weight * patch).sum((1, 2, 3))
-    torch.testing.assert_close((resize_patches(weight, 8) * enlarged).sum((1, 2, 3)), want, rtol=1e-4, atol=1e-4)
-    model = small().eval()
-    model.set_input_size((40, 24), patch_size=8)
-    assert model.config.grid == (5, 3)
-    assert model.feature_info[0]["reduction"] == 8
-    assert model(images(1, 40, 24)).shape == (1, 3)
 
 
 # ---- interface -------------------------------------------------------------------------------------------------------
