@@ -17,7 +17,7 @@ from ..core.training.late_model_task import LateModelTask
 from ..core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAULT_SCHEDULE
 from ..core.training.optimizer import OptimizerConfig
 from ..core.training.schedule import ScheduleConfig
-from ..core.training.tasks import ClassificationTask, LanguageModelTask
+from ..core.training.tasks import ClassificationTask, LanguageModelTask, token_loss
 
 
 class _DNATask(LateModelTask):
@@ -134,6 +134,10 @@ class SequenceClassification(_DNATask, ClassificationTask):
     Args:
         label_smoothing: share of each target that is spread over all classes in training.
         model, options, pretrained, optimizer, schedule, finetuning: as for :class:`LanguageModeling`.
+        masked_loss_weight: weight of a second loss in training: the cross entropy of the bases that
+            ``data.augmentation.masked`` hides, predicted as a masked language model does, so that fine-tuning does not
+            forget what pretraining has learnt (Radford et al. 2018, "Improving language understanding by generative
+            pre-training", section 3.2, who take 0.5). For models that see both sides.
     """
 
     def __init__(
@@ -145,11 +149,34 @@ class SequenceClassification(_DNATask, ClassificationTask):
         optimizer: OptimizerConfig = DEFAULT_OPTIMIZER,
         schedule: ScheduleConfig = DEFAULT_SCHEDULE,
         finetuning: FinetuningConfig = DEFAULT_FINETUNING,
+        masked_loss_weight: float = 0.0,
     ) -> None:
         super().__init__(model, options, pretrained, optimizer, schedule, finetuning)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing is {label_smoothing}; expected 0 ≤ p < 1")
-        self.label_smoothing = label_smoothing
+        if masked_loss_weight < 0:
+            raise UserError(f"masked_loss_weight is {masked_loss_weight}; expected at least 0")
+        self.label_smoothing, self.masked_loss_weight = label_smoothing, masked_loss_weight
+
+    def configure_model(self) -> None:
+        """Build or load the model.
+
+        Raises:
+            UserError: if the second loss is wanted of a model or of data that it cannot be had from.
+        """
+        super().configure_model()
+        if self.masked_loss_weight and self.trainer.state.fn == "fit":
+            _check_masked_loss(self.model, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def loss(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the class loss, with ``masked_loss_weight`` and that of the masked bases."""
+        if not self.masked_loss_weight:
+            return super().loss(batch)
+        model: Any = self.model
+        features = model.forward_features(batch["input_ids"])
+        class_loss = self.class_loss(model.forward_head(features, batch.get("mask")), batch["labels"])
+        masked_loss = token_loss(model.token_logits(features), batch["masked_targets"])
+        return class_loss + self.masked_loss_weight * masked_loss
 
     def build_model(self) -> nn.Module:
         """Return a classifier with the data's classes, or the pretrained one's.
@@ -213,6 +240,16 @@ class SequenceClassification(_DNATask, ClassificationTask):
         names = self._columns()
         for name, row in zip(batch["name"], prediction.tolist(), strict=True):
             yield name, names[max(range(len(row)), key=row.__getitem__)], *(f"{value:.6f}" for value in row)
+
+
+def _check_masked_loss(model: Any, data: Any) -> None:
+    augmentation = getattr(data, "augmentation", None)
+    if augmentation is None or not augmentation.masked:
+        raise UserError("masked_loss_weight needs masked bases; set data.augmentation.masked")
+    if not getattr(model, "tie_embeddings", False) or model.backbone.causal or getattr(model.config, "conjoin", False):
+        raise UserError(
+            f"masked_loss_weight needs a masked language model, which this {type(model).__name__} is not; leave it 0"
+        )
 
 
 def _head(names: Sequence[str]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class TokenModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.d_model = backbone.d_model
+        self.d_model, self.tie_embeddings = backbone.d_model, tie_embeddings
         self.embedding = nn.Embedding(vocab_rows, self.d_model)
         nn.init.normal_(self.embedding.weight, std=backbone.initializer_range)
         self.embedding_dropout = nn.Dropout(embedding_dropout)
@@ -80,10 +80,19 @@ class TokenModel(nn.Module):
 
     def forward_head(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return logits of the hidden sequence (for one token of shape (batch, d_model) too)."""
-        if isinstance(self.head, ClassificationHead):
-            return self.head(features, mask)
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return nn.functional.linear(features.to(weight.dtype), weight)  # type: ignore[arg-type]
+        return self.head(features, mask) if isinstance(self.head, ClassificationHead) else self.token_logits(features)
+
+    def token_logits(self, features: Tensor) -> Tensor:
+        """Return logits over the vocabulary of the hidden sequence, also of a classifier whose embedding would be a
+        language model's head: (batch, length, d_model) to (batch, length, vocabulary).
+
+        Raises:
+            ValueError: for a classifier of a kind whose language models have a matrix of their own for that.
+        """
+        if isinstance(self.head, ClassificationHead) and not self.tie_embeddings:
+            raise ValueError(f"this {type(self).__name__} is a classifier and has no head over the vocabulary")
+        weight = self.head.weight if isinstance(self.head, nn.Linear) else self.embedding.weight
+        return nn.functional.linear(features.to(weight.dtype), weight)
 
     def init_state(
         self, batch_size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None

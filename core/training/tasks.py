@@ -14,6 +14,15 @@ from .metrics import IGNORED, ClassificationMetrics, TokenMetrics
 from .module import TrainingModule
 
 
+def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross entropy of logits (batch, length, vocabulary), mean over the labels (batch, length) that are not
+    -100; 0 where all are: 0/0 would end a training in NaN."""
+    total = functional.cross_entropy(
+        logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
 class LanguageModelTask(TrainingModule):
     """Predict tokens: the next ones, or those that were masked; the data module makes the targets.
 
@@ -23,13 +32,7 @@ class LanguageModelTask(TrainingModule):
     """
 
     def loss(self, batch: Mapping[str, Any]) -> Tensor:
-        logits = self(batch["input_ids"], mask=batch.get("mask"))
-        labels = batch["labels"]
-        total = functional.cross_entropy(
-            logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        # A batch without a target has loss 0, not 0/0, which would end the training in NaN.
-        return total / (labels != IGNORED).sum().clamp(min=1)
+        return token_loss(self(batch["input_ids"], mask=batch.get("mask")), batch["labels"])
 
     def start_evaluation(self, name: str) -> TokenMetrics:
         return TokenMetrics(name).to(self.device)
@@ -56,8 +59,10 @@ class ClassificationTask(TrainingModule):
         self.confusion = {}
 
     def loss(self, batch: Mapping[str, Any]) -> Tensor:
-        logits = self(batch["input_ids"], mask=batch.get("mask"))
-        labels = batch["labels"]
+        return self.class_loss(self(batch["input_ids"], mask=batch.get("mask")), batch["labels"])
+
+    def class_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross entropy of logits (batch, classes), mean over known labels (batch,)."""
         total = functional.cross_entropy(
             logits.float(), labels, ignore_index=IGNORED, reduction="sum", label_smoothing=self.label_smoothing
         )

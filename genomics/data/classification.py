@@ -16,9 +16,10 @@ from ...core.training.data import ResumableDataModule
 from ...core.training.folds import check_folds, stratified_folds
 from ...core.training.hold_out import chosen_rows
 from ..datasets import DATASETS, dataset_path
-from ..tokenizer import DNATokenizer
+from ..tokenizer import MASK, DNATokenizer
 from .augmentation import SequenceAugmentation
 from .files import known_names
+from .objectives import IGNORED
 from .samples import SequenceDataset
 from .tables import Records, is_fasta, read_fasta_table, read_table
 from .target_columns import TargetKind, TargetReader, is_integer, sorted_labels, target_reader
@@ -217,9 +218,13 @@ class SequenceTableDataModule(ResumableDataModule):
             raise UserError("no validation data; give val_file, train_file, dataset or a folder with tables")
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Pad samples to one batch."""
+        """Pad samples to one batch; ``masked_targets`` has the bases shown as [MASK], and -100 elsewhere."""
         symbols = [self.cut(sample["symbols"]) for sample in samples]
         batch: dict[str, Any] = dict(self.tokenizer.pad(symbols, self.max_length, padding=self.padding))
+        if "unmasked" in samples[0]:
+            whole = [self.cut(sample["unmasked"]) for sample in samples]
+            ids = self.tokenizer.pad(whole, self.max_length, padding=self.padding)["input_ids"]
+            batch["masked_targets"] = torch.where(batch["input_ids"] == MASK, ids, IGNORED)
         if "label" in samples[0]:
             labels = torch.from_numpy(np.stack([sample["label"] for sample in samples]))
             batch["labels"] = labels.long() if self.target == "class" else labels.float()

@@ -20,8 +20,8 @@ class SequenceDataset(Dataset):
 
     Asked for a `SampleKey` (or an index, which is epoch 0), it gives ``{"symbols": uint8 ids without special tokens}``
     with ``"label"`` (class index, or an array of targets) where there are targets, and ``"name"`` and ``"index"`` (row)
-    where ``named``. Decoys (``augmentation.broken_frames``) come after the records, each made of a record drawn anew in
-    every epoch.
+    where ``named``; ``"unmasked"`` has the symbols before ``augmentation.masked``. Decoys
+    (``augmentation.broken_frames``) come after the records, each made of a record drawn anew in every epoch.
     """
 
     def __init__(
@@ -74,9 +74,11 @@ class SequenceDataset(Dataset):
             symbols, target = self._decoy(generator)
         if self.rc_augment and generator.random() < self.rc_augment:
             symbols = reverse_complement_ids(symbols)
-        if self.augmentation is not None:
-            symbols = self.augmentation(symbols, generator)
         sample: dict[str, Any] = {"symbols": symbols}
+        if self.augmentation is not None:
+            sample["symbols"] = self.augmentation(symbols, generator)
+            if self.augmentation.masked:
+                sample["unmasked"] = symbols
         if target is not None:
             sample["label"] = target
         if self.named:

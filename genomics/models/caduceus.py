@@ -245,6 +245,13 @@ class Caduceus(TokenModel):
             # Pool the reverse strand in its own frame, where it was padded on the other side.
             other = self.head(reverse_complement(reverse), None if mask is None else mask.flip(1))
             return (self.head(forward, mask) + other) / 2
+        return self.token_logits(features)
+
+    def token_logits(self, features: Tensor) -> Tensor:
+        """See :meth:`TokenModel.token_logits`; for PS the sum over both strands."""
+        if not self.config.rcps:
+            return super().token_logits(features)
+        forward, reverse = features.chunk(2, dim=-1)
         weight = self.embedding.weight
         return F.linear(forward.to(weight.dtype), weight) + F.linear(
             reverse.flip(-1).to(weight.dtype), weight[self.complement]
