@@ -15,11 +15,11 @@ from ...core.errors import UserError
 from ...core.training.data import ResumableDataModule
 from ...core.training.folds import check_folds, stratified_folds
 from ...core.training.hold_out import chosen_rows
+from ...core.training.metrics import IGNORED
 from ..datasets import DATASETS, dataset_path
 from ..tokenizer import MASK, DNATokenizer
 from .augmentation import SequenceAugmentation
 from .files import known_names
-from .objectives import IGNORED
 from .samples import SequenceDataset
 from .tables import Records, is_fasta, read_fasta_table, read_table
 from .target_columns import TargetKind, TargetReader, is_integer, sorted_labels, target_reader

@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 
 from ...core.errors import UserError
+from ...core.training.metrics import IGNORED
 from ..tokenizer import MASK, PAD, SEP, VOCABULARY, A, DNATokenizer, N, T
-
-IGNORED = -100  # the target that torch's cross entropy leaves out
 
 
 def is_nucleotide(ids: np.ndarray) -> np.ndarray:
