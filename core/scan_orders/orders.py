@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError, nearest
 from . import paths
+from .permutation import permute_tokens
 
 TimeOrder = Literal["spatial_first", "temporal_first"]
 
@@ -59,7 +60,7 @@ class ScanOrder:
     def scan(self, x: Tensor, dim: int = 1) -> Tensor:
         """Bring the cells of dimension ``dim`` into this order; padding is zero."""
         if not self.padded:
-            return x.index_select(dim, self.index)
+            return permute_tokens(x, self.index, self.inverse, dim)
         taken = x.index_select(dim, self.index.clamp(min=0))
         shape = [1] * x.dim()
         shape[dim] = -1
@@ -67,7 +68,9 @@ class ScanOrder:
 
     def unscan(self, y: Tensor, dim: int = 1) -> Tensor:
         """Bring dimension ``dim`` back from this order to that of the grid; padding is dropped."""
-        return y.index_select(dim, self.inverse)
+        if self.padded:
+            return y.index_select(dim, self.inverse)
+        return permute_tokens(y, self.inverse, self.index, dim)
 
 
 def list_scan_orders() -> list[str]:

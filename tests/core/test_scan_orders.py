@@ -149,6 +149,20 @@ def test_an_order_made_without_gradients_serves_training() -> None:
     assert torch.allclose(x.grad, 2 * x)  # type: ignore[arg-type]
 
 
+def test_gradients_of_an_order_are_those_of_indexing() -> None:
+    order = scan_order("hilbert1", 3, 5)
+    assert not torch.equal(order.index, order.inverse)  # else a wrong direction would go unnoticed
+    x = torch.randn(2, 15, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 15, 3, dtype=torch.float64)
+    for read, index in ((order.scan, order.index), (order.unscan, order.inverse)):
+        (got,) = torch.autograd.grad((read(x) * weight).sum(), x)
+        (want,) = torch.autograd.grad((x[:, index] * weight).sum(), x)
+        assert torch.equal(got, want)
+        assert torch.autograd.gradgradcheck(lambda x, read=read: read(x).pow(3), x)
+    middle = x.transpose(1, 2)
+    assert torch.equal(order.scan(middle, 2), x[:, order.index].transpose(1, 2))
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [

@@ -15,6 +15,7 @@ from ...core.backbone import Block, called_plainly, initialise, parse_layer
 from ...core.errors import UserError
 from ...core.norms import create_norm
 from ...core.registry import register_architecture
+from ...core.scan_orders import permute_tokens
 from .grid_mixer import GridMixer
 from .image_model import ImageModel, compute_dtype, take_indices
 from .patches import ConvolutionalStem, Pair, PatchEmbedding, change_channels, grid_size, resize_patches
@@ -166,12 +167,11 @@ class Vim(ImageModel):
                 x, branch = self._stage(blocks, x, branch, tables, reverse)
             if i // step in taken:
                 y = self._normalise(x, branch) if norm else x + branch
-                intermediates.append(y if current is None else y[:, current[1]])
+                intermediates.append(_in_grid_order(y, current))
             if i // step == stop:
                 break
         assert branch is not None  # there is at least one block
-        y = self._normalise(x, branch)
-        return (y if current is None else y[:, current[1]]), intermediates
+        return _in_grid_order(self._normalise(x, branch), current), intermediates
 
     def _stage(
         self, blocks: list[Block], x: Tensor, branch: Tensor | None, rotary: _Tables | None, reverse: bool
@@ -212,8 +212,9 @@ class Vim(ImageModel):
         wanted = token_order(orders[layer % len(orders)], grid, self.config.class_token, x.device)
         if wanted is current:
             return x, branch, current
-        index = wanted[0] if current is None else current[1][wanted[0]]
-        return x[:, index], (None if branch is None else branch[:, index]), wanted
+        index, inverse = wanted if current is None else (current[1][wanted[0]], wanted[1][current[0]])
+        x = permute_tokens(x, index, inverse)
+        return x, (None if branch is None else permute_tokens(branch, index, inverse)), wanted
 
     def _normalise(self, x: Tensor, branch: Tensor) -> Tensor:
         if isinstance(self.norm_f, nn.Identity):
@@ -380,6 +381,10 @@ def _extend(block: Block, x: Tensor, branch: Tensor | None, reverse: bool) -> tu
     total = x if branch is None else x + branch
     # What the block added is told apart again: rotary positions turn the two differently.
     return total, block(total, reverse=reverse) - total
+
+
+def _in_grid_order(y: Tensor, current: _Tables | None) -> Tensor:
+    return y if current is None else permute_tokens(y, current[1], current[0])
 
 
 def _permuted(rotary: _Tables | None, current: _Tables | None) -> _Tables | None:
