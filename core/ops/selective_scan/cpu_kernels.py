@@ -87,9 +87,9 @@ def _store_tokens(
 
 
 @njit(**FAST)
-def _start_tokens(tokens: Array, skip: Array, channel: int, width: int) -> None:
+def _start_tokens(tokens: Array, steps: int, skip: Array, channel: int, width: int) -> None:
     """X = dt u and Y = D u."""
-    for i in range(CHUNK):
+    for i in range(steps):
         for k in range(WIDTH):
             tokens[i, X, k] = tokens[i, DT, k] * tokens[i, U, k]
         for k in range(width):
@@ -97,18 +97,18 @@ def _start_tokens(tokens: Array, skip: Array, channel: int, width: int) -> None:
 
 
 @njit(**FAST)
-def _gate(tokens: Array) -> None:
+def _gate(tokens: Array, steps: int) -> None:
     """Y <- Y silu(Z)."""
-    for i in range(CHUNK):
+    for i in range(steps):
         for k in range(WIDTH):
             tokens[i, Y, k] *= tokens[i, Z, k] * sigmoid(tokens[i, Z, k])
 
 
 @njit(**FAST)
-def _gate_backward(tokens: Array) -> None:
+def _gate_backward(tokens: Array, steps: int) -> None:
     """With DY the gradient of Y silu(Z): Z <- the gradient of Z, DY <- the gradient of Y."""
     one = type(tokens[0, 0, 0])(1)
-    for i in range(CHUNK):
+    for i in range(steps):
         for k in range(WIDTH):
             z = tokens[i, Z, k]
             s = sigmoid(z)
@@ -171,7 +171,7 @@ def forward(
                 _store_block(entries[chunk_offsets[sequence] + chunk], states, H, channel, width)
             _load_tokens(tokens, U, u, start, stride, steps, channel, width)
             _load_tokens(tokens, DT, dt, start, stride, steps, channel, width)
-            _start_tokens(tokens, skip, channel, width)
+            _start_tokens(tokens, steps, skip, channel, width)
             for i in range(steps):
                 t = start + stride * i
                 for n in range(A.shape[0]):
@@ -186,7 +186,7 @@ def forward(
                         tokens[i, Y, k] += _entry(c, C_constant, states, n, C_ROW, k) * h
             if has_gate:
                 _load_tokens(tokens, Z, z, start, stride, steps, channel, width)
-                _gate(tokens)
+                _gate(tokens, steps)
             _store_tokens(y, tokens, Y, start, stride, steps, channel, width)
         _store_block(final[sequence], states, H, channel, width)
 
@@ -259,7 +259,7 @@ def backward(
             _load_tokens(tokens, U, u, start, stride, steps, channel, width)
             _load_tokens(tokens, DT, dt, start, stride, steps, channel, width)
             _load_tokens(tokens, DY, grad_y, start, stride, steps, channel, width)
-            _start_tokens(tokens, skip, channel, width)
+            _start_tokens(tokens, steps, skip, channel, width)
             for i in range(steps):
                 t = start + stride * i
                 for n in range(A.shape[0]):
@@ -277,7 +277,7 @@ def backward(
                         tokens[i, Y, k] += _entry(c, C_constant, states, n, C_ROW, k) * h
             if has_gate:
                 _load_tokens(tokens, Z, z, start, stride, steps, channel, width)
-                _gate_backward(tokens)
+                _gate_backward(tokens, steps)
                 _store_tokens(grad_z, tokens, Z, start, stride, steps, channel, width)
 
             for i in range(steps - 1, -1, -1):
