@@ -10,6 +10,9 @@ import numpy as np
 #: Parts into which the sequences are split; fixed, so that sums over parts do not depend on the number of threads.
 MAX_PARTS = 16
 
+#: Tokens in a part, at least: below, a task takes little longer than calling it.
+MIN_TOKENS = 256
+
 
 class Sequences(NamedTuple):
     """Offsets (sequences + 1) in tokens and in chunks, and the parts: part p holds sequences [parts[p], parts[p+1])."""
@@ -24,7 +27,7 @@ def split(offsets: list[int], chunk: int) -> Sequences:
     tokens = np.asarray(offsets, dtype=np.int64)
     chunks = np.concatenate([[0], np.cumsum(-(-np.diff(tokens) // chunk))])
     count = len(offsets) - 1
-    wanted = min(MAX_PARTS, count)
+    wanted = max(1, min(MAX_PARTS, count, offsets[-1] // MIN_TOKENS))
     bounds = {bisect_left(offsets, offsets[-1] * part / wanted) for part in range(wanted)} | {count}
     return Sequences(tokens, chunks.astype(np.int64), sorted(bounds))
 

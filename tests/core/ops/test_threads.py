@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from longscan.core.ops import _threads
+from longscan.core.ops import _sequences, _threads
 from longscan.core.ops._threads import run_tasks
 
 _FORK = """
@@ -93,3 +93,13 @@ def test_the_team_is_that_of_pytorch() -> None:
 def test_a_forked_process_has_threads_of_its_own() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", _FORK], timeout=120, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_parts_are_worth_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _sequences.split([0, 17, 34, 51], 64).parts == [0, 1, 2, 3]  # as tests of this folder split
+    monkeypatch.undo()
+    assert _sequences.split([0, 17, 34, 51], 64).parts == [0, 3]
+    images = list(range(0, 64 * 17 + 1, 17))
+    assert _sequences.split(images, 64).parts == [0, 16, 32, 48, 64]
+    assert len(_sequences.split([length * 100 for length in images], 64).parts) == 17
+    assert _sequences.split([0, 0], 64).parts == [0, 1]
