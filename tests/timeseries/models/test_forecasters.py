@@ -136,7 +136,7 @@ def test_forecasts_follow_the_units(name: str, scaling: str) -> None:
 )
 def test_training_learns_a_season(name: str) -> None:
     model = make(name)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)  # at 1e-2 the roll-out depends on rounding
     time = torch.arange(400.0)
     series = 50 + 10 * torch.sin(time * 2 * torch.pi / 8) + 3 * torch.sin(time * 2 * torch.pi / 20)
     rows = series.unfold(0, LOOKBACK + HORIZON, 1).unsqueeze(-1)
@@ -150,7 +150,7 @@ def test_training_learns_a_season(name: str) -> None:
         optimizer.step()
     test = rows[-20:]
     error = (model.predict(test[:, :LOOKBACK]).point - test[:, LOOKBACK:]).square().mean()
-    assert error < 0.4 * test.var(), f"{float(error):.3f} of {float(test.var()):.3f}"
+    assert error < 0.3 * test.var(), f"{float(error):.3f} of {float(test.var()):.3f}"
 
 
 @pytest.mark.parametrize("name", NAMES)
