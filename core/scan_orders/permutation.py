@@ -41,6 +41,6 @@ def permute_tokens(x: Tensor, index: Tensor, inverse: Tensor, dim: int = 1) -> T
         inverse: int64 (L,), the inverse permutation; that it is one is not checked.
         dim: the dimension of the tokens.
     """
-    if torch.is_grad_enabled() and x.requires_grad:
+    if torch.is_grad_enabled() and x.requires_grad:  # else exporters, which do not know the class, see one operator
         return _Permute.apply(x, index, inverse, dim)
     return x.index_select(dim, index)

@@ -87,13 +87,15 @@ def resize_positions(
 
 @lru_cache(maxsize=256)
 def token_order(
-    name: str, grid: tuple[int, ...], class_token: ClassToken, device: torch.device
+    name: str, grid: tuple[int, ...], class_token: ClassToken, device: torch.device, current: str = "raster"
 ) -> tuple[Tensor, Tensor]:
-    """Return a scan order of the patches, with the class tokens left where they stand, and its inverse: (tokens,).
+    """Return what brings tokens from the scan order ``current`` into the order ``name``, and the inverse: (tokens,).
 
-    ``grid`` is (rows, columns), or (steps, rows, columns), of which each step is read before the next.
+    Class tokens are left where they stand. ``grid`` is (rows, columns), or (steps, rows, columns), of which each step
+    is read before the next.
     """
-    order = scan_order(name, grid[-2], grid[-1], grid[0] if len(grid) == 3 else None, device=device)
+    steps = grid[0] if len(grid) == 3 else None
+    wanted, given = (scan_order(order, grid[-2], grid[-1], steps, device=device) for order in (name, current))
     count = math.prod(grid)
     classes = class_token_positions(class_token, count)
     with torch.inference_mode(False):
@@ -101,5 +103,5 @@ def token_order(
         keep = torch.ones_like(index, dtype=torch.bool)
         keep[list(classes)] = False
         places = index[keep]
-        index[places] = places[order.index]
+        index[places] = places[given.inverse[wanted.index]]
         return index, index.argsort()

@@ -155,11 +155,15 @@ class Vim(ImageModel):
         for block in self.layers:
             if isinstance(mixer := getattr(block, "mixer", None), GridMixer):
                 mixer.grid = grid
-        x, branch, current = stream, None, None
+        x, branch, order = stream, None, "raster"
         intermediates = []
         for i in range(0, len(self.layers), step):
-            x, branch, current = self._reorder(x, branch, current, i, grid)
-            tables = _permuted(rotary, current)
+            if self.config.scan_orders is not None:
+                wanted = self.config.scan_orders[i % len(self.config.scan_orders)]
+                x = self._reorder(x, order, wanted, grid)
+                branch = None if branch is None else self._reorder(branch, order, wanted, grid)
+                order = wanted
+            tables = self._reordered_tables(rotary, order, grid)
             blocks = [cast(Block, block) for block in self.layers[i : i + step]]  # or wrappers of them
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
                 x, branch = checkpoint(self._stage, blocks, x, branch, tables, reverse, use_reentrant=False)
@@ -167,11 +171,11 @@ class Vim(ImageModel):
                 x, branch = self._stage(blocks, x, branch, tables, reverse)
             if i // step in taken:
                 y = self._normalise(x, branch) if norm else x + branch
-                intermediates.append(_in_grid_order(y, current))
+                intermediates.append(self._reorder(y, order, "raster", grid))
             if i // step == stop:
                 break
         assert branch is not None  # there is at least one block
-        return _in_grid_order(self._normalise(x, branch), current), intermediates
+        return self._reorder(self._normalise(x, branch), order, "raster", grid), intermediates
 
     def _stage(
         self, blocks: list[Block], x: Tensor, branch: Tensor | None, rotary: _Tables | None, reverse: bool
@@ -202,19 +206,17 @@ class Vim(ImageModel):
             return None
         return rotary_tables(self.embed_dim, grid, config.class_token, config.rope_reference, config.rope, device)
 
-    def _reorder(
-        self, x: Tensor, branch: Tensor | None, current: _Tables | None, layer: int, grid: Pair
-    ) -> tuple[Tensor, Tensor | None, _Tables | None]:
-        """Bring the stream into the order of this layer; ``current`` is the order in which it is, and its inverse."""
-        orders = self.config.scan_orders
-        if orders is None:
-            return x, branch, current
-        wanted = token_order(orders[layer % len(orders)], grid, self.config.class_token, x.device)
-        if wanted is current:
-            return x, branch, current
-        index, inverse = wanted if current is None else (current[1][wanted[0]], wanted[1][current[0]])
-        x = permute_tokens(x, index, inverse)
-        return x, (None if branch is None else permute_tokens(branch, index, inverse)), wanted
+    def _reorder(self, x: Tensor, current: str, wanted: str, grid: Pair) -> Tensor:
+        """Bring tokens from one scan order of the grid into another."""
+        if wanted == current:
+            return x
+        return permute_tokens(x, *token_order(wanted, grid, self.config.class_token, x.device, current))
+
+    def _reordered_tables(self, rotary: _Tables | None, wanted: str, grid: Pair) -> _Tables | None:
+        if rotary is None or wanted == "raster":
+            return rotary
+        index, _ = token_order(wanted, grid, self.config.class_token, rotary[0].device)
+        return rotary[0][index], rotary[1][index]
 
     def _normalise(self, x: Tensor, branch: Tensor) -> Tensor:
         if isinstance(self.norm_f, nn.Identity):
@@ -381,16 +383,6 @@ def _extend(block: Block, x: Tensor, branch: Tensor | None, reverse: bool) -> tu
     total = x if branch is None else x + branch
     # What the block added is told apart again: rotary positions turn the two differently.
     return total, block(total, reverse=reverse) - total
-
-
-def _in_grid_order(y: Tensor, current: _Tables | None) -> Tensor:
-    return y if current is None else permute_tokens(y, current[1], current[0])
-
-
-def _permuted(rotary: _Tables | None, current: _Tables | None) -> _Tables | None:
-    if rotary is None or current is None:
-        return rotary
-    return rotary[0][current[0]], rotary[1][current[0]]
 
 
 def _parameter_like(old: Tensor, values: Tensor) -> nn.Parameter:

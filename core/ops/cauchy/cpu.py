@@ -1,4 +1,4 @@
-"""The Cauchy sums on a CPU: compiled kernels on a pool of threads, one task per channel and range of frequencies."""
+"""The Cauchy sums on a CPU: compiled kernels on several threads, one task per channel and range of frequencies."""
 
 from __future__ import annotations
 

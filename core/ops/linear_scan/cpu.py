@@ -1,4 +1,4 @@
-"""The linear scan on a CPU: compiled kernels on a pool of threads, one task per part of the batch and channels."""
+"""The linear scan on a CPU: compiled kernels on several threads, one task per part of the batch and channels."""
 
 from __future__ import annotations
 

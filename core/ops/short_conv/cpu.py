@@ -1,4 +1,4 @@
-"""The short convolution on a CPU: compiled kernels on a pool of threads, one task per part of batch and channels."""
+"""The short convolution on a CPU: compiled kernels on several threads, one task per part of batch and channels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _inputs(arguments: Arguments) -> list[Tensor]:
 
 
 def _for_each_block(parts: list[int], dim: int, call: Callable[[int, int, int], None]) -> None:
-    """``call(part, channel, width)`` for every part and block of channels, on the pool."""
+    """``call(part, channel, width)`` for every part and block of channels, on several threads."""
     from .cpu_kernels import WIDTH
 
     blocks = range(0, dim, WIDTH)

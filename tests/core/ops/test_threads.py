@@ -16,6 +16,8 @@ import torch
 from longscan.core.ops import _sequences, _threads
 from longscan.core.ops._threads import run_tasks
 
+_MAPS = Path("/proc/self/maps")
+
 _FORK = """
 import os, sys, torch
 from longscan.core.ops._threads import run_tasks
@@ -36,7 +38,7 @@ def set_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.param == "pool":
         monkeypatch.setattr(_threads, "_openmp_team", lambda: None)
     elif _threads._openmp_team() is None:
-        pytest.skip("this build of PyTorch has no GNU OpenMP")
+        pytest.skip("PyTorch has not loaded GNU's OpenMP, as test_the_team_is_that_of_pytorch confirms")
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -80,12 +82,10 @@ def test_a_failure_is_raised_and_nothing_begins_after_it(set_threads: Callable[[
     run_tasks(begun.append, 2)  # the threads are still there
 
 
+@pytest.mark.skipif(not _MAPS.exists(), reason="only Linux lists what is loaded")
 def test_the_team_is_that_of_pytorch() -> None:
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        pytest.skip("tells what is loaded on Linux alone")
     own = str(Path(torch.__file__).parent.parent / "torch")
-    loaded = {line.split()[-1] for line in maps.read_text().splitlines() if "libgomp" in line}
+    loaded = {line.split()[-1] for line in _MAPS.read_text().splitlines() if "libgomp" in line}
     assert (_threads._openmp_team() is not None) == any(path.startswith(own) for path in loaded)
 
 
