@@ -11,5 +11,5 @@ register_shipped(
     "vision",
     "Vim",
     Path(__file__).parent.parent / "zoo",
-    "Vim of 5.9 M parameters on CIFAR-10, 32 × 32 pixels (vision/cifar10_vim)",
+    "Vim of 5.2 M parameters on CIFAR-10, 32 × 32 pixels (vision/cifar10_vim)",
 )
