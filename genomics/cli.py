@@ -17,6 +17,7 @@ VERBS = (
     Verb("mutate", "effect of every substitution in a region, as TSV and a heat map", f"{_COMMANDS}.mutate:mutate"),
     Verb("generate", "new sequences, prompted or not, as FASTA", f"{_COMMANDS}.generate:generate"),
     Verb("check-rc", "how far a model is from treating both strands alike", f"{_COMMANDS}.check_rc:check_rc"),
+    Verb("relatives", "an alignment of two genomes as targets for pretraining", f"{_COMMANDS}.relatives:relatives"),
     Verb("probe", "frozen embeddings and a linear or SVM classifier, cross-validated", f"{_COMMANDS}.probe:probe"),
 )
 

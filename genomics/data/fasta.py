@@ -46,13 +46,13 @@ def resolve_fasta(path: str | os.PathLike[str]) -> Path:
     return dataset_path(EMBEDDED[text])
 
 
-def open_fasta(path: str | os.PathLike[str]) -> FastaReader:
-    """Check and index a FASTA file (once), and return its reader.
+def open_fasta(path: str | os.PathLike[str], *, gaps: bool = False) -> FastaReader:
+    """Check and index a FASTA file (once), and return its reader. With ``gaps`` it may hold ``-``, as alignments do.
 
     Raises:
         UserError: whatever is wrong with the file, with its path, record and line.
     """
-    return FastaReader(resolve_fasta(path))
+    return FastaReader(resolve_fasta(path), gaps=gaps)
 
 
 class FastaReader:
@@ -66,9 +66,9 @@ class FastaReader:
         lengths: name to number of bases.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, gaps: bool = False) -> None:
         self.path = path
-        self._index = _indexed(path)
+        self._index = _indexed(path, gaps)
         self.lengths = _read_lengths(Path(self._index.index))
         self.names = list(self.lengths)
         self._handle: Any = None
@@ -144,9 +144,9 @@ def _stamp(path: str | Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _indexed(source: Path) -> _Index:
+def _indexed(source: Path, gaps: bool) -> _Index:
     """The index of a file: the remembered one if nothing changed since, otherwise a new one."""
-    key = hashlib.sha256(json.dumps([str(source), *_stamp(source)]).encode()).hexdigest()[:24]
+    key = hashlib.sha256(json.dumps([str(source), *_stamp(source), *["gaps"][:gaps]]).encode()).hexdigest()[:24]
     folder = cache_folder("fasta")
     memory = folder / f"{key}.json"
     if memory.exists():
@@ -160,7 +160,7 @@ def _indexed(source: Path) -> _Index:
     block_index: Path | None = None
     if in_place:
         with open_binary(source) as stream:
-            records = scan_fasta(stream, source)
+            records = scan_fasta(stream, source, gaps=gaps)
         own = source.parent == dataset_path(next(iter(EMBEDDED.values()))).parent  # the package stays as installed
         beside = source if os.access(source.parent, os.W_OK) and not own else folder / key
         if compressed:
@@ -168,7 +168,7 @@ def _indexed(source: Path) -> _Index:
             _write_block_index(source, block_index)
     else:
         data = beside = folder / f"{key}.fa"
-        records = _decompress(source, data)
+        records = _decompress(source, data, gaps)
     index = beside.with_name(beside.name + ".fai")
     rows = [f"{r.name}\t{r.length}\t{r.offset}\t{r.line_bases}\t{r.line_width}\n" for r in records]
     with replacing(index) as temporary:
@@ -209,14 +209,14 @@ def _is_bgzip(path: Path) -> bool:
     return path.suffix.lower() in (".gz", ".bgz")
 
 
-def _decompress(source: Path, target: Path) -> list[FastaRecord]:
+def _decompress(source: Path, target: Path, gaps: bool) -> list[FastaRecord]:
     """Write a gzip file uncompressed to ``target``, which appears only if the whole of it is good FASTA."""
     with replacing(target) as temporary:
         with open_binary(source) as stream, temporary.open("wb") as output:
             while chunk := stream.read(8 * 2**20):
                 output.write(chunk)
         with temporary.open("rb") as plain:
-            return scan_fasta(plain, source)
+            return scan_fasta(plain, source, gaps=gaps)
 
 
 def _write_block_index(source: Path, target: Path) -> None:

