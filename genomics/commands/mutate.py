@@ -50,7 +50,7 @@ def mutate(argv: list[str]) -> int:
     scorer = VariantScorer(
         model, fasta, window=arguments.window, strand=arguments.strand, batch_size=arguments.batch_size,
         max_n=arguments.max_n, distance=arguments.embedding_distance, embedding_window=arguments.embedding_window,
-        target_class=target,
+        target_class=target, masked=not arguments.unmasked,
     )  # fmt: skip
     reference = fasta.fetch(contig, start - 1, end).upper()
     effects, skipped = _score_region(scorer, contig, start, reference, output, arguments.class_name)

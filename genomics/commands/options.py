@@ -28,6 +28,10 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--strand", choices=("forward", "reverse", "both"), default="both", help="both is their mean [%(default)s]"
     )
+    group.add_argument(
+        "--unmasked", action="store_true",
+        help="let a masked language model see REF: for models pretrained on relatives",
+    )  # fmt: skip
     group.add_argument("--max-n", type=float, default=0.5, help="skip windows with a larger share of N [%(default)s]")
     group.add_argument(
         "--embedding-distance", choices=("none", "cosine", "l2", "both"), default="none",

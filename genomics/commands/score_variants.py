@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         scorer = VariantScorer(
             load_model(arguments), fasta, window=arguments.window, strand=arguments.strand,
             batch_size=arguments.batch_size, max_n=arguments.max_n, distance=arguments.embedding_distance,
-            embedding_window=arguments.embedding_window,
+            embedding_window=arguments.embedding_window, masked=not arguments.unmasked,
         )  # fmt: skip
         start = time.perf_counter()
         counts = _score(vcf, vcf.header, scorer, arguments)

@@ -8,6 +8,9 @@ window and one pass gives Σ log p(alt base) − log p(ref base) over them (the 
 ESM-1v; also the zero-shot score of PlantCaduceus, Zhai et al. 2025). ALTs of one site that mask the same bases share
 the pass.
 
+``unmasked``: the same of the reference window with nothing masked (the wild-type marginals of Meier et al. 2021), one
+pass for all ALTs of a site. For models pretrained on relatives, which say of a base that they see what it becomes.
+
 ``unmasked_sum``: a masked language model and an indel. Nothing is masked; Σ log p(base) over the window with ALT minus
 the same sum over the window with REF.
 
@@ -47,7 +50,8 @@ class Effects:
 
     Attributes:
         status: ``"scored"``, or why not (`alleles.STATUSES`).
-        method: ``"masked"``, ``"unmasked_sum"``, ``"causal"`` or ``"class_probability"``; empty without a score.
+        method: ``"masked"``, ``"unmasked"``, ``"unmasked_sum"``, ``"causal"`` or ``"class_probability"``; empty without
+            a score.
         forward, reverse: score on either strand, float64; NaN where not computed.
         cosine, l2: distances between the mean features of both windows, float64; NaN where not computed.
         n_bases: bases of the reference window that are N or beyond the contig.
@@ -84,9 +88,11 @@ class VariantScorer:
         trust_equivariance: take the reverse strand of an equivariant model from its forward pass, to which it is equal
             but for rounding; otherwise compute it.
         target_class: of a classifier, the number of the class whose probability is compared.
+        masked: hide the bases that differ from a masked language model; otherwise it sees REF's (``unmasked``).
 
     Raises:
-        UserError: a window that is too short or too long for the model, or a model with another kind of head.
+        UserError: a window that is too short or too long for the model, or a model with another kind of head, or one
+            that hides nothing anyway with ``masked=False``.
     """
 
     def __init__(
@@ -102,6 +108,7 @@ class VariantScorer:
         embedding_window: int = 1536,
         trust_equivariance: bool = True,
         target_class: int | None = None,
+        masked: bool = True,
     ) -> None:
         if window < 4:
             raise UserError(f"--window {window}: a window has at least 4 bases")
@@ -114,11 +121,13 @@ class VariantScorer:
             raise UserError(f"{model.name}: has a classification head; likelihoods need a language model")
         if target_class is not None and distance != "none":
             raise UserError("--embedding-distance: is for language models; leave it out for a classifier")
+        if not masked and (model.causal or model.model.config.head != "language_model"):
+            raise UserError(f"--unmasked: is for masked language models, which {model.name} is not; leave it out")
         self.model, self.reader = model, ContextReader(fasta, model.tokenizer)
         self.window, self.strand, self.batch_size, self.max_n = window, strand, batch_size, max_n
         self.distance, self.embedding_window = distance, embedding_window
         self.trust_equivariance = trust_equivariance and model.equivariant
-        self.target_class = target_class
+        self.target_class, self.masked = target_class, masked
 
     @property
     def chunk(self) -> int:
@@ -152,7 +161,11 @@ class VariantScorer:
             for index in chosen.tolist():
                 effects.method[index] = method
             if len(chosen):
-                compute = {"masked": self._masked, "class_probability": self._class_changes}.get(method, self._summed)
+                compute = {
+                    "masked": self._marginals,
+                    "unmasked": self._marginals,
+                    "class_probability": self._class_changes,
+                }.get(method, self._summed)
                 compute(variants, chosen, site, contexts, effects)
         if len(scored) and self.distance != "none":
             self._distances(variants, scored, site, contexts, effects)
@@ -191,9 +204,9 @@ class VariantScorer:
         if self.model.causal:
             return {"causal": scored}
         equal = np.array([len(variants[i].ref) == len(variants[i].alt) for i in scored], dtype=bool)
-        return {"masked": scored[equal], "unmasked_sum": scored[~equal]}
+        return {"masked" if self.masked else "unmasked": scored[equal], "unmasked_sum": scored[~equal]}
 
-    def _masked(
+    def _marginals(
         self,
         variants: Sequence[Variant],
         chosen: np.ndarray,
@@ -208,7 +221,7 @@ class VariantScorer:
             ref, alt = encode_bases(variants[index].ref), encode_bases(variants[index].alt)
             pairs = list(zip(ref.tolist(), alt.tolist(), strict=True))
             offsets = tuple(k for k, (r, a) in enumerate(pairs) if r != a)
-            number = passes.setdefault((int(site[index]), offsets), len(passes))
+            number = passes.setdefault((int(site[index]), offsets if self.masked else ()), len(passes))
             rows += [(number, index, centre + k, *pairs[k]) for k in offsets]
         table = np.array(sorted(rows), dtype=np.int64)
         pass_sites = np.array([key[0] for key in passes], dtype=np.int64)
@@ -218,7 +231,8 @@ class VariantScorer:
                 low, high = np.searchsorted(table[:, 0], [first, first + self.batch_size])
                 part = table[low:high]
                 windows = contexts[pass_sites[first : first + self.batch_size], : self.window]
-                windows[part[:, 0] - first, part[:, 2]] = MASK
+                if self.masked:
+                    windows[part[:, 0] - first, part[:, 2]] = MASK
                 where = np.stack([part[:, 0] - first, part[:, 2], part[:, 3], part[:, 4]])
                 if strand == "reverse":
                     windows = reverse_complement_ids(windows)

@@ -118,6 +118,23 @@ def test_scores_are_those_of_the_engine(command: Command, models: Path, mixed: P
     assert (row["llr_forward"], row["method"], row["revision"]) == ("", "causal", model.revision)
 
 
+def test_with_ref_in_sight(command: Command, models: Path, mixed: Path, genome: dict[str, str]) -> None:
+    assert score(command, models / "ph", mixed, "out.tsv", "--unmasked").status == 0
+    rows = table("out.tsv")
+    assert Counter(row["method"] for row in rows) == {"unmasked": 3, "unmasked_sum": 2, "": 9}
+    row = next(row for row in rows if row["method"] == "unmasked")
+    model = prepare(longscan.from_pretrained(str(models / "ph")), "ph")
+    scorer = VariantScorer(model, open_fasta("genome.fa"), window=32, masked=False)
+    expected = scorer.score([Variant(row["contig"], int(row["pos"]), row["ref"], row["alt"])]).score[0]
+    assert float(row["log_likelihood_ratio"]) == pytest.approx(expected, abs=1e-5)
+    line = f"genomics mutate --model {models}/ph --fasta genome.fa --region c1:100-102 --output m.tsv {OPTIONS}"
+    assert command(f"{line} --unmasked").status == 0
+    assert {row["method"] for row in table("m.tsv")} == {"unmasked"}
+    outcome = score(command, models / "hyena", mixed, "out2.tsv", "--unmasked")
+    assert outcome.status == 2
+    assert "--unmasked: is for masked language models" in outcome.err
+
+
 def test_vcf_keeps_every_record_and_field(command: Command, models: Path, mixed: Path) -> None:
     """Compared line by line without the new fields, and read back by htslib."""
     assert score(command, models / "ph", mixed, "out.vcf.gz", "--embedding-distance cosine").status == 0

@@ -59,10 +59,10 @@ def naive_log_p(model: DNAModel, text: list[int], position: int) -> np.ndarray:
     return logits - np.log(np.exp(logits).sum())
 
 
-def naive_masked(model: DNAModel, ref: str, alt: str) -> float:
-    """Σ over differing positions, all masked, of log p(alt) − log p(ref)."""
+def naive_marginals(model: DNAModel, ref: str, alt: str, masked: bool = True) -> float:
+    """Σ over differing positions, all masked or none, of log p(alt) − log p(ref)."""
     differing = [i for i in range(len(ref)) if ref[i] != alt[i]]
-    ids = [3 if i in differing else IDS[base] for i, base in enumerate(ref)]
+    ids = [3 if masked and i in differing else IDS[base] for i, base in enumerate(ref)]
     total = 0.0
     for i in differing:
         log_p = naive_log_p(model, ids, i)
@@ -123,7 +123,7 @@ def test_scores_equal_a_naive_loop(kind: str, genome: tuple[dict[str, str], Fast
     for i, v in enumerate(variants):
         ref, alt = naive_windows(sequences["c1"], v.pos, v.ref, v.alt, 32)
         if not model.causal and len(v.ref) == len(v.alt):
-            expected = (naive_masked(model, ref, alt), naive_masked(model, *map(reverse_complement, (ref, alt))))
+            expected = (naive_marginals(model, ref, alt), naive_marginals(model, *map(reverse_complement, (ref, alt))))
             assert found.method[i] == "masked"
         else:
             expected = (naive_sums(model, ref, alt, False), naive_sums(model, ref, alt, True))
@@ -132,6 +132,28 @@ def test_scores_equal_a_naive_loop(kind: str, genome: tuple[dict[str, str], Fast
         assert (found.forward[i], found.reverse[i]) == pytest.approx(expected, abs=2e-5)
         assert found.score[i] == pytest.approx(sum(expected) / 2, abs=2e-5)
         assert found.n_bases[i] == ref.count("N")
+
+
+@pytest.mark.parametrize("kind", ["ps", "ph"])
+def test_with_ref_in_sight(kind: str, genome: tuple[dict[str, str], FastaReader]) -> None:
+    sequences, fasta = genome
+    model, variants = tiny(kind), variants_of(sequences["c1"])
+    options: dict[str, Any] = {"window": 32, "batch_size": 4, "max_n": 1.0, "trust_equivariance": False}
+    found = VariantScorer(model, fasta, masked=False, **options).score(variants)
+    hidden = VariantScorer(model, fasta, **options).score(variants)
+    for i, v in enumerate(variants):
+        if len(v.ref) != len(v.alt):
+            assert (found.method[i], found.score[i]) == ("unmasked_sum", hidden.score[i])
+            continue
+        assert found.method[i] == "unmasked"
+        ref, alt = naive_windows(sequences["c1"], v.pos, v.ref, v.alt, 32)
+        expected = [
+            naive_marginals(model, *pair, masked=False) for pair in ((ref, alt), map(reverse_complement, (ref, alt)))
+        ]
+        assert (found.forward[i], found.reverse[i]) == pytest.approx(tuple(expected), abs=2e-5)
+    assert np.abs(found.score - hidden.score).max() > 1e-2
+    with pytest.raises(UserError, match="--unmasked: is for masked language models, which mamba is not"):
+        VariantScorer(tiny("mamba"), fasta, masked=False)
 
 
 def test_a_snv_by_hand(genome: tuple[dict[str, str], FastaReader]) -> None:
