@@ -21,7 +21,7 @@ for _base, _other in zip("ACGTacgt", "TGCATGCA", strict=True):
 
 @dataclass
 class PairedGenome:
-    """For each base of a genome, the one of its relative that it is aligned with.
+    """For each base of a genome, the one of its relative that it is aligned with; ten bytes for each, and the text.
 
     Args:
         records: name to sequence.
