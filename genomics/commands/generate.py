@@ -22,7 +22,6 @@ The draw depends on --seed and the number of the sequence alone, not on --batch-
 Headers: log_likelihood= is the natural logarithm of the model's probability of the bases that it drew (predicted=),
 each after those before it, before temperature and truncation; mean_log_likelihood= is that per base.
 """
-_LINE = 80
 
 
 def generate(argv: list[str]) -> int:
@@ -133,6 +132,8 @@ def _prompts(arguments: argparse.Namespace, model: DNAModel) -> list[Prompt]:
 
 
 def _record(sample: Sample, arguments: argparse.Namespace, model: DNAModel) -> str:
+    from ..data.fasta import fasta_text
+
     fields = {
         "log_likelihood": f"{sample.log_likelihood:.6f}",
         "mean_log_likelihood": f"{sample.log_likelihood / sample.predicted:.6f}",
@@ -143,5 +144,4 @@ def _record(sample: Sample, arguments: argparse.Namespace, model: DNAModel) -> s
     }
     sequence = sample.sequence[sample.prompt :] if arguments.omit_prompt else sample.sequence
     header = " ".join(f"{name}={value}" for name, value in fields.items())
-    lines = [sequence[start : start + _LINE] for start in range(0, len(sequence), _LINE)]
-    return f">{sample.name} {header}\n" + "\n".join(lines) + "\n"
+    return fasta_text(f"{sample.name} {header}", sequence)

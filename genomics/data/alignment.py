@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..tokenizer import COMPLEMENT, UNK, DNATokenizer, N
 from .paf import Alignment
 
 #: A stretch that one genome lacks is a deletion up to so many bases; what is longer is rather another element.
 LONGEST_DELETION = 30
 
 _UNKNOWN, _DELETED = -1, -2
-_COMPLEMENT = np.full(256, ord("N"), dtype=np.uint8)
-_SAME = np.full(256, ord("N"), dtype=np.uint8)
-for _base, _other in zip("ACGTacgt", "TGCATGCA", strict=True):
-    _COMPLEMENT[ord(_base)], _SAME[ord(_base)] = ord(_other), ord(_base.upper())
+_TOKENIZER = DNATokenizer()
+_COMPLEMENT = np.array(COMPLEMENT, dtype=np.uint8)
 
 
 @dataclass
@@ -28,7 +27,7 @@ class PairedGenome:
 
     Attributes:
         start: where each record begins in the arrays, which hold all records in their order.
-        letters: (bases,) uint8, the sequences.
+        symbols: (bases,) uint8, ids of the bases.
         partner: (bases,) int64, the aligned base's place in the relative's arrays; -1 where none is known, -2 where
             the relative lacks the base.
         reverse: (bases,) bool, whether the partner is on the other strand.
@@ -36,29 +35,25 @@ class PairedGenome:
 
     records: Mapping[str, str]
     start: dict[str, int] = field(init=False)
-    letters: np.ndarray = field(init=False)
+    symbols: np.ndarray = field(init=False)
     partner: np.ndarray = field(init=False)
     reverse: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         ends = np.cumsum([len(sequence) for sequence in self.records.values()])
         self.start = dict(zip(self.records, [0, *ends[:-1].tolist()], strict=True))
-        self.letters = np.frombuffer("".join(self.records.values()).encode("ascii"), dtype=np.uint8)
-        self.partner = np.full(len(self.letters), _UNKNOWN, dtype=np.int64)
-        self.reverse = np.zeros(len(self.letters), dtype=bool)
-
-    def upper(self) -> np.ndarray:
-        """The sequences in upper case, N for what is no nucleotide: (bases,) uint8."""
-        return _SAME[self.letters]
+        self.symbols = _TOKENIZER.encode_symbols("".join(self.records.values()))
+        self.partner = np.full(len(self.symbols), _UNKNOWN, dtype=np.int64)
+        self.reverse = np.zeros(len(self.symbols), dtype=bool)
 
     def relative(self, other: PairedGenome) -> np.ndarray:
-        """What the relative ``other`` has in the place of each base: (bases,) uint8, the letters A, C, G and T, ``-``
-        where it has none, N where nothing is known."""
-        result = np.full(len(self.letters), ord("N"), dtype=np.uint8)
-        result[self.partner == _DELETED] = ord("-")
+        """What the relative ``other`` has in the place of each base: (bases,) uint8, ids of A, C, G and T, [UNK] where
+        it has none, N where nothing is known."""
+        result = np.full(len(self.symbols), N, dtype=np.uint8)
+        result[self.partner == _DELETED] = UNK
         known = self.partner >= 0
-        letters = other.letters[self.partner[known]]
-        result[known] = np.where(self.reverse[known], _COMPLEMENT[letters], _SAME[letters])
+        symbols = other.symbols[self.partner[known]]
+        result[known] = np.where(self.reverse[known], _COMPLEMENT[symbols], symbols)
         return result
 
 

@@ -13,6 +13,7 @@ from .contigs import ContigNames
 from .files import known_names, open_text
 
 _TRACK_WORDS = ("track", "browser")
+_SPLITS = {"train": "train", "valid": "val", "validation": "val", "val": "val", "test": "test"}
 _STRANDS = {"+": 1, "-": -1, ".": 0}
 
 
@@ -92,7 +93,7 @@ def read_bed(
                     f"{where}: {len(fields)} tab-separated column(s), BED has at least 3 (contig, start, end); "
                     f"separate columns by tabs"
                 )
-            name, start, end = fields[0], _integer(fields[1], "start", where), _integer(fields[2], "end", where)
+            name, start, end = fields[0], whole_number(fields[1], "start", where), whole_number(fields[2], "end", where)
             if start >= end:
                 raise UserError(f"{where}: start {start} is not before end {end}; BED intervals are 0-based, half-open")
             if names is not None:
@@ -118,6 +119,23 @@ def read_bed(
     )  # fmt: skip
 
 
+def column_split(intervals: Intervals) -> np.ndarray:
+    """The split that column 4 names: ``"train"``, ``"val"`` or ``"test"`` for each interval.
+
+    Raises:
+        UserError: with file and line: no column 4, or another word.
+    """
+    for code, label in enumerate(("", *intervals.labels), start=-1):
+        rows = np.flatnonzero(intervals.label == code)
+        if not len(rows) or label in _SPLITS:
+            continue
+        where, found = f"{intervals.path}:{intervals.line[rows[0]]}", f"{label!r}" if code >= 0 else "missing"
+        raise UserError(
+            f"{where}: column 4 is {found}, expected train, valid or test; correct it, or choose another split"
+        )
+    return np.array([_SPLITS[label] for label in intervals.labels])[intervals.label]
+
+
 def _details(fields: list[str], length: int, peaks: bool, where: str) -> tuple[float, int, int]:
     """Score, strand and summit of one line."""
     if peaks and len(fields) != 10:
@@ -133,7 +151,7 @@ def _details(fields: list[str], length: int, peaks: bool, where: str) -> tuple[f
             raise UserError(f"{where}: strand {fields[5]!r} (column 6) is not +, - or a dot; correct it")
         strand = _STRANDS[fields[5]]
     if len(fields) == 10 and fields[9] != "-1":
-        summit = _integer(fields[9], "summit", where)
+        summit = whole_number(fields[9], "summit", where)
         if summit >= length:
             raise UserError(
                 f"{where}: summit {summit} (column 10, bases from the start) lies outside the interval of {length} "
@@ -142,7 +160,8 @@ def _details(fields: list[str], length: int, peaks: bool, where: str) -> tuple[f
     return score, strand, summit
 
 
-def _integer(text: str, column: str, where: str) -> int:
+def whole_number(text: str, column: str, where: str) -> int:
+    """The number from 0 in a column; raises UserError with the place."""
     if not text.isdecimal():
         raise UserError(f"{where}: {column} {text!r} is not a whole number from 0; correct it")
     return int(text)

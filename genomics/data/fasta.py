@@ -55,6 +55,11 @@ def open_fasta(path: str | os.PathLike[str], *, gaps: bool = False) -> FastaRead
     return FastaReader(resolve_fasta(path), gaps=gaps)
 
 
+def fasta_text(header: str, sequence: str, width: int = 80) -> str:
+    """One record as text, in lines of ``width`` bases."""
+    return f">{header}\n" + "".join(f"{sequence[i : i + width]}\n" for i in range(0, len(sequence), width))
+
+
 class FastaReader:
     """Sequences of one FASTA file by name and position.
 

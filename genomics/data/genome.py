@@ -40,6 +40,11 @@ class Gaps:
 class Genome:
     """The contigs of one or several FASTA files, numbered through in the order of the files.
 
+    Args:
+        fasta: the files.
+        tokenizer: how characters become ids.
+        gaps: whether the files may hold ``-``.
+
     Attributes:
         readers: one per file.
         names: contig names.
@@ -47,8 +52,8 @@ class Genome:
         file: int32, the reader of each contig.
     """
 
-    def __init__(self, fasta: Sequence[str | os.PathLike[str]], tokenizer: DNATokenizer) -> None:
-        self.readers: list[FastaReader] = [open_fasta(path) for path in fasta]
+    def __init__(self, fasta: Sequence[str | os.PathLike[str]], tokenizer: DNATokenizer, *, gaps: bool = False) -> None:
+        self.readers: list[FastaReader] = [open_fasta(path, gaps=gaps) for path in fasta]
         self.tokenizer = tokenizer
         self.names = [name for reader in self.readers for name in reader.names]
         self.lengths = np.array([n for reader in self.readers for n in reader.lengths.values()], dtype=np.int64)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.errors import UserError
+from .bed import whole_number
 from .files import known_names, open_text
 
 _COLUMNS = 12
@@ -82,7 +83,7 @@ def _alignment(
         return None
     query, target, strand = fields[0], fields[5], fields[4]
     query_length, query_start, query_end, target_length, target_start, target_end, matches, quality = (
-        _integer(fields, column, where) for column in (1, 2, 3, 6, 7, 8, 9, 11)
+        whole_number(fields[column], f"column {column + 1}", where) for column in (1, 2, 3, 6, 7, 8, 9, 11)
     )
     _check_record(query, query_length, queries, f"{where}: query")
     _check_record(target, target_length, targets, f"{where}: target")
@@ -107,12 +108,6 @@ def _alignment(
     return Alignment(
         query, query_start, query_end, strand == "-", target, target_start, matches, quality, steps, lengths
     )
-
-
-def _integer(fields: list[str], column: int, where: str) -> int:
-    if not fields[column].isdecimal():
-        raise UserError(f"{where}: column {column + 1} is {fields[column]!r}, which is not a whole number from 0")
-    return int(fields[column])
 
 
 def _check_record(name: str, length: int, known: Mapping[str, int], where: str) -> None:

@@ -13,16 +13,15 @@ from ...core.errors import UserError
 from ...core.training.data import ResumableDataModule, SampleKey, sample_generator
 from ...core.training.metrics import IGNORED
 from ..tokenizer import DNATokenizer, reverse_complement_ids
-from .bed import Intervals, read_bed
+from .bed import column_split, read_bed
 from .files import known_names
 from .genome import Genome
 from .objectives import Masking, causal_sample, n_as_padding
-from .relatives import AlignedRelatives, other_strand
+from .relatives import open_relatives, relative_targets
 from .windows import Mode, Regions, Windows, block_regions, clip_to_blocks, contig_regions, list_windows
 
 logger = logging.getLogger(__name__)
 
-_COLUMN_SPLITS = {"train": "train", "valid": "val", "validation": "val", "val": "val", "test": "test"}
 _BLOCK_SPLITS = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}
 _CROP_TRIES = 32
 
@@ -49,7 +48,7 @@ class WindowDataset(Dataset):
         rc_augment: float,
         n_input: Literal["n", "pad"],
         seed: int,
-        relatives: AlignedRelatives | None = None,
+        relatives: Genome | None = None,
     ) -> None:
         self.genome, self.regions, self.relatives = genome, regions, relatives
         self.mode, self.extend, self.stride, self.max_n_fraction = mode, extend, stride, max_n_fraction
@@ -103,8 +102,9 @@ class WindowDataset(Dataset):
         else:
             ids, labels = self.masking.sample(symbols, generator)
         if self.relatives is not None:
-            relative = self.relatives.targets(contig, start, start + self.seqlen)
-            labels = np.where(labels == IGNORED, other_strand(relative) if flip else relative, labels)
+            relative = self.relatives.symbols(contig, start, start + self.seqlen)
+            relative = reverse_complement_ids(relative) if flip else relative
+            labels = np.where(labels == IGNORED, relative_targets(relative), labels)
         return {"input_ids": n_as_padding(ids) if self.n_input == "pad" else ids, "labels": labels}
 
     def _start(self, index: int, generator: np.random.Generator) -> int:
@@ -156,7 +156,7 @@ class FastaDataModule(ResumableDataModule):
         n_input: show N as itself, or as [PAD] (``"pad"``, as in the published Caduceus pretraining).
         masking: of the masked objective; 15 % chosen, of which 80 % [MASK], 10 % random, 10 % kept, where None.
         relatives: with the masked objective, a FASTA for each of ``fasta`` that says what a relative has in the place
-            of each base (`AlignedRelatives`): in training the other bases are targets too, namely the relative's.
+            of each base (`open_relatives`): in training the other bases are targets too, namely the relative's.
             Evaluation asks for the masked bases alone.
         batch_size: samples per step and process in training.
         eval_batch_size: samples per batch in evaluation; ``batch_size`` where None.
@@ -297,7 +297,7 @@ class FastaDataModule(ResumableDataModule):
                 rc_augment=self.rc_probability if training else 0.0,
                 n_input=self.n_input,
                 seed=self.seed,
-                relatives=AlignedRelatives(self.relatives, self.genome) if training and self.relatives else None,
+                relatives=open_relatives(self.relatives, self.genome) if training and self.relatives else None,
             )
         except UserError as error:
             raise UserError(f"the {name} split of {', '.join(self.fasta)} has {error}") from None
@@ -368,23 +368,10 @@ def _intervals(genome: Genome, bed: list[str], with_split: bool) -> tuple[Region
         high = genome.lengths[contig]
         parts.append(Regions(contig, found.start, found.end, np.zeros_like(high), high))
         if with_split:
-            columns.append(_column_split(found))
+            columns.append(column_split(found))
     regions = Regions(*(np.concatenate(list(arrays)) for arrays in zip(*map(_arrays, parts), strict=True)))
     return regions, np.concatenate(columns) if with_split else None
 
 
 def _arrays(regions: Regions) -> tuple[np.ndarray, ...]:
     return regions.contig, regions.start, regions.end, regions.low, regions.high
-
-
-def _column_split(intervals: Intervals) -> np.ndarray:
-    for code, label in enumerate(("", *intervals.labels), start=-1):
-        rows = np.flatnonzero(intervals.label == code)
-        if not len(rows) or label in _COLUMN_SPLITS:
-            continue
-        where, found = f"{intervals.path}:{intervals.line[rows[0]]}", f"{label!r}" if code >= 0 else "missing"
-        raise UserError(
-            f"{where}: column 4 is {found}, expected train, valid or test; correct it, or set split to 'blocks' or "
-            f"'chromosome'"
-        )
-    return np.array([_COLUMN_SPLITS[label] for label in intervals.labels])[intervals.label]

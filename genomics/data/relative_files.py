@@ -9,15 +9,17 @@ import numpy as np
 
 from ...core.errors import UserError
 from ...core.files import replacing
+from ..tokenizer import UNK, N
 from .alignment import PairedGenome, known_stretches, pair_genomes
-from .bed import Intervals
-from .fasta import FastaReader
+from .bed import Intervals, column_split
+from .fasta import FastaReader, fasta_text
 from .paf import Alignment
 
 #: Aligned stretches are joined across so many unaligned bases, and have at least so many.
 JOINED, LEAST = 200, 256
-_LINE = 80
 _TRAIN = "train"
+#: By id: [UNK] stands for a base that the other genome lacks.
+_LETTERS = np.frombuffer(b"NNNNNN-ACGTN", dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,11 @@ def write_relatives(
         readers: the genome (the query of the alignments) and its relative (the target).
         alignments: of the two, see `read_paf`.
         folder: where to write; made if need be.
-        split: intervals of the genome, labelled train, valid or test. Those that are not train are kept as they are in
+        split: intervals of the genome, labelled train, valid or test. Those that are not train are kept in
             the genome's BED file, and the relative is told nothing of bases outside train.
 
     Raises:
-        UserError: both files have one name, or an aligned stretch to train on is nowhere.
+        UserError: both files have one name, a split other than these, or no aligned stretch to train on.
     """
     names = [_name(reader.path) for reader in readers]
     if names[0] == names[1]:
@@ -74,13 +76,13 @@ def write_relatives(
     regions = [[(record, 0, length) for record, length in reader.lengths.items()] for reader in readers]
     held_out: list[tuple[str, int, int, str]] = []
     if split is not None:
-        rows = [
-            (split.contigs[split.contig[i]], int(split.start[i]), int(split.end[i]), split.name(i) or "")
-            for i in range(len(split))
-        ]
+        spans = zip(
+            np.array(split.contigs)[split.contig].tolist(), split.start.tolist(), split.end.tolist(), strict=True
+        )
+        rows = [(*span, name) for span, name in zip(spans, column_split(split).tolist(), strict=True)]
         held_out = [row for row in rows if row[3] != _TRAIN]
         regions[0] = [row[:3] for row in rows if row[3] == _TRAIN]
-        shown = np.zeros(len(genome.letters), dtype=bool)
+        shown = np.zeros(len(genome.symbols), dtype=bool)
         for record, start, end in regions[0]:
             shown[genome.start[record] + start : genome.start[record] + end] = True
     pair_genomes(genome, relative, alignments, shown)
@@ -97,8 +99,8 @@ def _write(
     regions: list[tuple[str, int, int]],
     held_out: list[tuple[str, int, int, str]],
 ) -> RelativeFiles:
-    letters = genome.relative(other)
-    known = letters != ord("N")
+    symbols = genome.relative(other)
+    known = symbols != N
     rows = []
     for record, start, end in regions:
         begin = genome.start[record] + start
@@ -109,9 +111,9 @@ def _write(
         raise UserError(f"{bed}: no stretch of {LEAST} bases is aligned; are the two genomes related?")
     with replacing(fasta) as temporary, temporary.open("w", encoding="ascii") as stream:
         for record, sequence in genome.records.items():
-            text = letters[genome.start[record] : genome.start[record] + len(sequence)].tobytes().decode("ascii")
-            stream.write(f">{record}\n")
-            stream.writelines(f"{text[i : i + _LINE]}\n" for i in range(0, len(text), _LINE))
+            begin = genome.start[record]
+            text = _LETTERS[symbols[begin : begin + len(sequence)]].tobytes().decode("ascii")
+            stream.write(fasta_text(record, text))
     with replacing(bed) as temporary:
         lines = ["\t".join(map(str, row)) + "\n" for row in [*rows, *held_out]]
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -119,10 +121,10 @@ def _write(
     return RelativeFiles(
         fasta,
         bed,
-        bases=len(letters),
+        bases=len(symbols),
         aligned=int(paired.sum()),
-        identical=int((letters == genome.upper())[paired].sum()),
-        deleted=int((letters == ord("-")).sum()),
+        identical=int((symbols == genome.symbols)[paired].sum()),
+        deleted=int((symbols == UNK).sum()),
         stretches=len(rows),
         stretch_bases=sum(end - start for _, start, end, _ in rows),
     )

