@@ -53,8 +53,7 @@ class DNAModel:
     @property
     def max_length(self) -> int | None:
         """The most tokens it takes at once, where it has a limit (the filters of HyenaDNA have one)."""
-        limits = [getattr(block.mixer, "max_length", None) for block in self.model.backbone.blocks()]
-        return min((limit for limit in limits if limit is not None), default=None)
+        return length_limit(self.model)
 
     @property
     def carries(self) -> bool:
@@ -68,17 +67,18 @@ class DNAModel:
         """Channels of :meth:`features`."""
         return self.model.d_model
 
-    def check_length(self, length: int, argument: str) -> None:
+    def check_length(self, length: int, argument: str, special: int = 0) -> None:
         """Refuse windows that the model cannot take.
 
         Raises:
-            UserError: ``length`` (tokens) is above :attr:`max_length`; begins with ``argument``.
+            UserError: ``length`` bases and ``special`` further tokens are more than :attr:`max_length`; begins with
+                ``argument``.
         """
         limit = self.max_length
-        if limit is not None and length > limit:
+        if limit is not None and length + special > limit:
             raise UserError(
                 f"{argument}: {length} bases are more than {self.name} takes at once, whose filters end at {limit}; "
-                f"use at most {limit}, or a model made for longer sequences"
+                f"use at most {limit - special}, or a model made for longer sequences"
             )
 
     def logits(self, ids: Tensor | np.ndarray) -> Tensor:
@@ -178,6 +178,20 @@ class DNAModel:
             yield
 
 
+def length_limit(model: Any) -> int | None:
+    """Return the most tokens that a DNA model takes at once, None where it has no limit."""
+    limits = [getattr(block.mixer, "max_length", None) for block in model.backbone.blocks()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def own_tokenizer(model: Any) -> DNATokenizer:
+    """Return the tokenizer that a model was trained with: the stored one, or that of its published format."""
+    settings = getattr(model.config, "tokenizer", None)
+    if settings is not None:
+        return DNATokenizer.from_dict(settings)
+    return DNATokenizer.hyenadna() if type(model).__name__ == "HyenaDNA" else DNATokenizer.caduceus()
+
+
 def load_model(arguments: argparse.Namespace) -> DNAModel:
     """Load the model that the options of `commands.options.add_model_arguments` name.
 
@@ -197,12 +211,10 @@ def prepare(
     model: Any, name: str, *, device: torch.device | str = "cpu", precision: Literal["32", "bf16"] = "32"
 ) -> DNAModel:
     """Put a model into evaluation mode on its device and find its tokenizer and revision."""
-    settings = getattr(model.config, "tokenizer", None)
-    published = DNATokenizer.hyenadna() if type(model).__name__ == "HyenaDNA" else DNATokenizer.caduceus()
-    tokenizer = published if settings is None else DNATokenizer.from_dict(settings)
+    tokenizer = own_tokenizer(model)
     revision = weights_digest(model)
     device = torch.device(device)
     return DNAModel(model.eval().to(device), tokenizer, name, revision, device, precision)
 
 
-__all__ = ["DNAModel", "load_model", "prepare", "weights_digest"]
+__all__ = ["DNAModel", "length_limit", "load_model", "own_tokenizer", "prepare", "weights_digest"]

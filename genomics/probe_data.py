@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import os
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..core.errors import UserError
 from .data.files import open_text
 from .data.items import ArraySequence
-from .data.tables import delimiter_of, read_table
+from .data.tables import column_place, delimiter_of, read_table, table_rows
 from .embedding import Embedder, Pooling
 from .embedding_files import read_pooled
 from .inference import DNAModel, Strand
@@ -31,6 +32,8 @@ def embed_table(
     sequence_column: str = "sequence",
     label_column: str = "label",
     group_column: str | None = None,
+    category_column: str | None = None,
+    distance_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> ProbeData:
@@ -40,6 +43,7 @@ def embed_table(
         limit: use only so many rows, the first of an order shuffled by ``seed``.
         path, sequence_column, label_column: as for `read_table`; upper and lower case are read alike.
         group_column: what must stay together in cross-validation.
+        category_column, distance_column: ``categories`` and ``distances`` of `ProbeData`.
 
     Raises:
         UserError: what is wrong with the table, with file and line; a label that is no number, in regression; or
@@ -47,16 +51,16 @@ def embed_table(
     """
     from tqdm import tqdm
 
-    tokenizer = dataclasses.replace(model.tokenizer, case="upper")
+    tokenizer = replace(model.tokenizer, case="upper")
     table = read_table(path, tokenizer, sequence_column=sequence_column, label_column=label_column)
-    groups = None
-    if group_column is not None:  # read as if it were the label: the same checks apply
-        groups = read_table(path, tokenizer, sequence_column=sequence_column, label_column=group_column).labels
+    groups = None if group_column is None else read_column(path, group_column, "--groups")
+    categories = None if category_column is None else read_column(path, category_column, "--category-column")
+    distances = None if distance_column is None else read_distances(path, distance_column, table.lines)
     rows = np.arange(len(table))
     if limit is not None and limit < len(rows):
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
     assert table.labels is not None
-    y = _labels([str(label) for label in table.labels[rows]], task, [table.where(int(row)) for row in rows])
+    y = read_labels([str(label) for label in table.labels[rows]], task, [table.where(int(row)) for row in rows])
     long = int(rows[np.argmax(table.lengths[rows])])
     try:
         reading = plan_reading(model, int(table.lengths[long]), strand=strand, batch_size=batch_size)
@@ -67,7 +71,14 @@ def embed_table(
         for vector in Embedder(model, reading).pooled((ArraySequence(table[int(row)]) for row in rows), pooling):
             vectors.append(vector)
             bar.update(1)
-    return ProbeData(str(path), np.stack(vectors), y, None if groups is None else groups[rows].astype(str))
+    return ProbeData(
+        str(path),
+        np.stack(vectors),
+        y,
+        None if groups is None else groups[rows],
+        categories=None if categories is None else categories[rows],
+        distances=None if distances is None else distances[rows],
+    )
 
 
 def join_embeddings(
@@ -98,14 +109,89 @@ def join_embeddings(
     missing = next((name for name in names if name not in found), None)
     if missing is not None:
         raise UserError(f"{labels}: has no row for {missing!r} of {path}; add it, or embed the labelled items alone")
-    y = _labels([found[name][0] for name in names], task, [f"{labels}: {name!r}" for name in names])
+    y = read_labels([found[name][0] for name in names], task, [f"{labels}: {name!r}" for name in names])
     groups = None
     if group_column is not None:
         groups = np.array([found[name][1] for name in names]) if from_table else columns[group_column].astype(str)
     return ProbeData(str(path), x, y, groups, metadata)
 
 
-def _labels(texts: list[str], task: Task, where: list[str]) -> np.ndarray:
+def add_categories(train: ProbeData, test: ProbeData | None, *, one_hot: bool) -> tuple[ProbeData, ProbeData | None]:
+    """Append the categories to the features; without categories nothing changes.
+
+    Args:
+        one_hot: append one column (0 or 1) for each value; otherwise a single column with the number of the value
+            among the distinct ones of both tables, sorted, from 0: as Schiff et al. 2024 (arXiv:2403.03234) do.
+    """
+    if train.categories is None:
+        return train, test
+    tables = [train] if test is None else [train, test]
+    known = np.unique(np.concatenate([table.categories for table in tables if table.categories is not None]))
+    result: list[ProbeData] = []
+    for table in tables:
+        assert table.categories is not None
+        codes = np.searchsorted(known, table.categories)
+        columns = np.eye(len(known))[codes] if one_hot else codes[:, None]
+        result.append(replace(table, x=np.concatenate([table.x, columns.astype(np.float32)], axis=1)))
+    return result[0], result[1] if len(result) > 1 else None
+
+
+def read_column(path: str | os.PathLike[str], column: str, option: str) -> np.ndarray:
+    """The values (rows,) str of a column of a table that `read_table` takes.
+
+    Args:
+        option: what names the column, for errors.
+
+    Raises:
+        UserError: with file and line: no such column, or a row where it is empty.
+    """
+    values: list[str] = []
+    with table_rows(path) as rows:
+        place = column_place(next(rows, []), column, path, option)
+        line = rows.line_num + 1
+        for row in rows:
+            where, line = f"{path}:{line}", rows.line_num + 1
+            if not row:
+                continue
+            if not row[place]:
+                raise UserError(f"{where}: column {column!r} is empty; fill it in or remove the row")
+            values.append(row[place])
+    return np.array(values)
+
+
+def read_distances(path: str | os.PathLike[str], column: str, lines: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The values (rows,) float64 of a column of distances.
+
+    Args:
+        lines: (rows,) of the file on which the rows begin.
+
+    Raises:
+        UserError: with file and line, a value that is no number, or is not finite or below 0.
+    """
+    texts = read_column(path, column, "--distance-column")
+    values = np.empty(len(texts))
+    for row, text in enumerate(texts):
+        try:
+            values[row] = float(text)
+        except ValueError:
+            values[row] = np.nan
+        if not 0 <= values[row] < np.inf:
+            raise UserError(
+                f"{path}:{lines[row]}: {column} {str(text)!r} is no number of bases (0 or more); correct it or remove "
+                f"the row"
+            )
+    return values
+
+
+def read_labels(texts: list[str], task: Task, where: list[str]) -> np.ndarray:
+    """Class names (rows,) str, or in regression numbers (rows,) float64.
+
+    Args:
+        where: the place of each, for errors.
+
+    Raises:
+        UserError: in regression, a label that is no finite number.
+    """
     if task == "classification":
         return np.array(texts)
     values = np.empty(len(texts))
@@ -143,4 +229,4 @@ def _read_columns(path: str | os.PathLike[str], wanted: list[str]) -> dict[str, 
     return found
 
 
-__all__ = ["embed_table", "join_embeddings"]
+__all__ = ["add_categories", "embed_table", "join_embeddings", "read_column", "read_distances", "read_labels"]

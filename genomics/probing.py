@@ -34,6 +34,8 @@ class ProbeData:
         y: (rows,) class names (str), or numbers (float64).
         groups: (rows,) what must stay together, or None.
         metadata: what the embeddings were computed with, where that is known; of it `IDENTITY` is compared.
+        categories: (rows,) str, what `probe_data.add_categories` appends to the features, or None.
+        distances: (rows,) float64 from 0, by which figures are split into buckets, or None.
     """
 
     source: str
@@ -41,11 +43,14 @@ class ProbeData:
     y: np.ndarray
     groups: np.ndarray | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    categories: np.ndarray | None = None
+    distances: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> ProbeData:
         """The rows at these indices."""
-        groups = None if self.groups is None else self.groups[rows]
-        return ProbeData(self.source, self.x[rows], self.y[rows], groups, self.metadata)
+        optional = (self.groups, self.categories, self.distances)
+        groups, categories, distances = (None if values is None else values[rows] for values in optional)
+        return ProbeData(self.source, self.x[rows], self.y[rows], groups, self.metadata, categories, distances)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ class ProbeSettings:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One measurement: ``value`` is the strength chosen, ``test_rows`` the rows that it was not fitted on."""
+    """One measurement: ``value`` is the strength chosen, ``test_rows`` the rows that it was not fitted on and is
+    measured on; ``part`` names them where they are not all of the test table."""
 
     seed: int
     fold: int
@@ -89,6 +95,7 @@ class ProbeResult:
     test: int
     metrics: dict[str, float]
     test_rows: np.ndarray
+    part: str = ""
 
 
 def cross_validate(data: ProbeData, settings: ProbeSettings, seeds: Sequence[int] = (0,)) -> Iterator[ProbeResult]:
@@ -125,12 +132,26 @@ def evaluate_once(train: ProbeData, test: ProbeData, settings: ProbeSettings, se
     Raises:
         UserError: as `cross_validate`, or a class of ``test`` that ``train`` does not have.
     """
+    return evaluate_parts(train, test, {"": np.arange(len(test.y))}, settings, seed)[0]
+
+
+def evaluate_parts(
+    train: ProbeData, test: ProbeData, parts: Mapping[str, np.ndarray], settings: ProbeSettings, seed: int = 0
+) -> list[ProbeResult]:
+    """As `evaluate_once`, with the one fitted model measured on several parts of ``test``.
+
+    Args:
+        parts: name to the indices of rows, at least one each.
+    """
     _check_labels(train, settings.task)
     _check_finite(test)
     _check_same(train, test, settings.task)
     chosen, value = fit(train, settings, seed)
-    scores = measure(chosen, test.x, test.y, settings.task)
-    return ProbeResult(seed, 1, value, len(train.y), len(test.y), scores, np.arange(len(test.y)))
+    result = []
+    for name, rows in parts.items():
+        scores = measure(chosen, test.x[rows], test.y[rows], settings.task)
+        result.append(ProbeResult(seed, 1, value, len(train.y), len(rows), scores, rows, name))
+    return result
 
 
 def fit(train: ProbeData, settings: ProbeSettings, seed: int = 0) -> tuple[Any, float]:
@@ -272,6 +293,7 @@ __all__ = [
     "ProbeSettings",
     "cross_validate",
     "evaluate_once",
+    "evaluate_parts",
     "fit",
     "measure",
 ]

@@ -30,8 +30,9 @@ from ..core.training.module import DEFAULT_SCHEDULE
 from ..core.training.optimizer import OptimizerConfig
 from ..core.training.schedule import ScheduleConfig
 from ..core.weights_digest import weights_digest
-from .tasks import SequenceClassification
-from .tokenizer import SEP, VOCABULARY, A, C, G, N, T
+from .inference import length_limit
+from .tasks import SequenceClassification, _check_tokenizer
+from .tokenizer import SEP, VOCABULARY, A, C, DNATokenizer, G, N, T
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +98,7 @@ class SoftPromptModel(nn.Module):
         self.prompt = nn.Parameter(base.embedding.weight[letters].detach().clone())
         self.prompt._no_weight_decay = True  # type: ignore[attr-defined]
         self.dropout = nn.Dropout(dropout)
-        limits = [getattr(block.mixer, "max_length", None) for block in base.backbone.blocks()]
-        self.max_length = min((limit for limit in limits if limit is not None), default=None)
+        self.max_length = length_limit(base)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
@@ -192,6 +192,27 @@ class SoftPromptClassification(SequenceClassification):
         self.prompt, self.prompt_length, self.prompt_dropout, self.shots = prompt, prompt_length, prompt_dropout, shots
         self.base_revision: str | None = None
 
+    def own_tokenizer(self) -> DNATokenizer | None:
+        """Return the tokenizer that the prompt was trained with; None in training."""
+        if self.trainer.state.fn == "fit":
+            return None
+        stored: dict[str, Any] = {}
+        if self.trainer.ckpt_path is not None:
+            stored = self._checkpoint_card().get("prompt", {})
+        elif self.prompt is not None:
+            stored = read_description(Path(self.prompt))
+        elif isinstance(self.model, SoftPromptModel):
+            stored = vars(self.model.base.config)
+        settings = stored.get("tokenizer")
+        return None if settings is None else DNATokenizer.from_dict(settings)
+
+    def length_limit(self) -> tuple[int | None, str]:
+        """Return the most tokens of a sequence beside the prompt and the examples, None without a limit, and why."""
+        model: Any = self.model
+        limit, prompt, examples = model.max_length, len(model.prompt), len(model.context)
+        why = f"whose filters end at {limit} (max_length) with prompt_length {prompt} and {examples} of examples before"
+        return None if limit is None else limit - prompt - examples, why
+
     def build_model(self) -> nn.Module:
         """Return the frozen model with its prompt.
 
@@ -205,6 +226,7 @@ class SoftPromptClassification(SequenceClassification):
             model, stored = load_prompt(Path(self.prompt), self.prompt_dropout)
             self.pretrained, self.base_revision = stored["base"], stored["base_revision"]
             self._check_classes(self.prompt, model.class_names, names)
+            self._check_prompt_tokenizer(self.prompt, stored)
             self._leave_out(model.context)
             return model
         if self.trainer.state.fn != "fit":
@@ -229,10 +251,16 @@ class SoftPromptClassification(SequenceClassification):
         stored = card["prompt"]
         self.pretrained, self.base_revision = stored["base"], stored["base_revision"]
         self._check_classes(str(path), stored["class_names"], names)
+        self._check_prompt_tokenizer(str(path), stored)
         base = longscan.create_model(card["base"]["architecture"], **card["base"]["config"])
         context = saved["state_dict"]["model.context"]
         self._leave_out(context)
         return SoftPromptModel(base, stored["class_names"], stored["prompt_length"], self.prompt_dropout, context)
+
+    def _check_prompt_tokenizer(self, source: str, stored: dict[str, Any]) -> None:
+        if self.trainer.state.fn != "fit":
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            _check_tokenizer(source, stored.get("tokenizer"), data.tokenizer.to_dict())
 
     def _examples(self, names: Sequence[str]) -> Tensor:
         """Return the ids of the examples, ``seq [SEP] label [SEP] …``, the classes taking turns."""
@@ -337,15 +365,24 @@ def save_prompt(tensors: dict[str, Tensor], description: dict[str, Any], folder:
     return folder
 
 
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what ``prompt.json`` says.
+
+    Raises:
+        UserError: the folder holds no prompt.
+    """
+    if not (folder / PROMPT_FILE).is_file():
+        raise UserError(f"{folder}: holds no {PROMPT_FILE}; give the folder prompt/ of a run")
+    return read_json(folder / PROMPT_FILE)
+
+
 def load_prompt(folder: Path, dropout: float = 0.0) -> tuple[SoftPromptModel, dict[str, Any]]:
     """Return the model of a prompt's folder, in evaluation mode, and its description.
 
     Raises:
         UserError: the folder holds no prompt, or its base model cannot be had or is another one.
     """
-    if not (folder / PROMPT_FILE).is_file():
-        raise UserError(f"{folder}: holds no {PROMPT_FILE}; give the folder prompt/ of a run")
-    stored = read_json(folder / PROMPT_FILE)
+    stored = read_description(folder)
     base: Any = longscan.from_pretrained(stored["base"])
     if (found := weights_digest(base)) != stored["base_revision"]:
         raise UserError(

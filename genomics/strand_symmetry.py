@@ -85,7 +85,9 @@ def draw_windows(reader: SequenceReader, length: int, count: int, seed: int) -> 
             rows.append(ids)
         if len(rows) == count:
             return np.stack(rows).astype(np.int64)
-    raise UserError(f"{fasta.path}: nearly every window of {length} bases is more than half N; lower --window")
+    raise UserError(
+        f"{fasta.path}: nearly every window of {length} bases is more than half N; lower --window or take another FASTA"
+    )
 
 
 def measure(model: DNAModel, windows: np.ndarray, batch_size: int = 16) -> list[Asymmetry]:
@@ -103,13 +105,15 @@ def measure(model: DNAModel, windows: np.ndarray, batch_size: int = 16) -> list[
     Raises:
         UserError: windows longer than the model takes, or answers that are not finite.
     """
-    model.check_length(windows.shape[1] + len(model.tokenizer.prefix) + len(model.tokenizer.suffix), "--window")
+    classifier = model.model.config.head == "classification"
+    special = len(model.tokenizer.prefix) + len(model.tokenizer.suffix) if classifier else 0
+    model.check_length(windows.shape[1], "--window", special)
     answers: list[tuple[Asymmetry, Callable[[np.ndarray], Tensor], Callable[[Tensor], Tensor]]] = []
 
     def same(answer: Tensor) -> Tensor:
         return answer
 
-    if model.model.config.head == "classification":
+    if classifier:
         answers.append((Asymmetry("class logits", checked=True), model.class_logits, same))
         if model.tokenizer.special_tokens != "none":
             quantity = f"class logits, with special tokens ({model.tokenizer.special_tokens})"

@@ -18,6 +18,8 @@ from ..core.training.module import DEFAULT_FINETUNING, DEFAULT_OPTIMIZER, DEFAUL
 from ..core.training.optimizer import OptimizerConfig
 from ..core.training.schedule import ScheduleConfig
 from ..core.training.tasks import ClassificationTask, LanguageModelTask, token_loss
+from .inference import length_limit, own_tokenizer
+from .tokenizer import DNATokenizer
 
 
 class _DNATask(LateModelTask):
@@ -38,13 +40,48 @@ class _DNATask(LateModelTask):
         finetuning: FinetuningConfig = DEFAULT_FINETUNING,
     ) -> None:
         super().__init__(model, options, pretrained, optimizer, schedule, finetuning)
+        self._loaded: list[Any] = []  # the pretrained model until it is taken; listed, it is no module of this one yet
 
     def configure_model(self) -> None:
-        """Build or load the model; Lightning calls this after the data module's ``setup``."""
+        """Build or load the model; Lightning calls this after the data module's ``setup``.
+
+        Raises:
+            UserError: the model does not fit the data; names the longest record where it is too long.
+        """
         if not self._built:
             self.model = self.build_model()
+            self._check_lengths()
             self._adapt()
             self._built = True
+
+    def own_tokenizer(self) -> DNATokenizer | None:
+        """Return the tokenizer of the weights that are asked; None in training, which may choose another."""
+        if self.trainer.state.fn == "fit":
+            return None
+        if self._built:
+            return own_tokenizer(self.model)
+        if self.trainer.ckpt_path is not None:
+            stored = self._checkpoint_config().get("tokenizer")
+            return None if stored is None else DNATokenizer.from_dict(stored)
+        return None if self.pretrained is None else own_tokenizer(self._load(self.pretrained))
+
+    def length_limit(self) -> tuple[int | None, str]:
+        """Return the most tokens of a sequence that the model takes, None where it has no limit, and why."""
+        limit = length_limit(self.model)
+        return limit, f"whose filters end at {limit} (max_length)"
+
+    def _check_lengths(self) -> None:
+        """Refuse data of which some is too long for the model, before the first batch."""
+        limit, why = self.length_limit()
+        told = getattr(self.trainer.datamodule, "longest_input", None)  # type: ignore[attr-defined]
+        if limit is None or told is None:
+            return
+        tokens, where, remedy = told()
+        if tokens > limit:
+            raise UserError(
+                f"{where}: {tokens} tokens, special ones included, are {tokens - limit} more than this model takes at "
+                f"once, {why}; {remedy}, or take a model made for longer sequences"
+            )
 
     def _adapt(self) -> None:
         """Freeze and adapt the model for training, or put in the adapters that a checkpoint to be loaded has."""
@@ -82,9 +119,18 @@ class _DNATask(LateModelTask):
             return longscan.from_pretrained(Path(checkpoint), **options).train(fit)
         if fit:
             return longscan.from_pretrained(self.pretrained, tokenizer=tokenizer, **options).train()
-        model: Any = longscan.from_pretrained(self.pretrained, **options)
+        model = self._load(self.pretrained)
+        self._loaded.clear()
         _check_tokenizer(self.pretrained, model.config.tokenizer, tokenizer)
         return model
+
+    def _load(self, pretrained: str) -> Any:
+        """Return the pretrained model as it is, loaded once: its tokenizer is asked for before the model is."""
+        import longscan
+
+        if not self._loaded:
+            self._loaded.append(longscan.from_pretrained(pretrained, **self.options))
+        return self._loaded[0]
 
     def _checkpoint_config(self) -> dict[str, Any]:
         """Return the model's configuration as noted in the checkpoint that is about to be loaded."""

@@ -89,7 +89,7 @@ def _score_region(
 
     from ..data.variants import Variant
     from ..variants.heat_map import BASES
-    from ..variants.output import PROVENANCE_COLUMNS, Provenance, open_output, score_cells, score_columns
+    from ..variants.output import Provenance, open_output, score_cells, score_columns
 
     variants = (
         Variant(contig, start + offset, base, alt)
@@ -99,12 +99,14 @@ def _score_region(
     )
     effects = np.full((4, len(reference)), math.nan)
     columns, skipped = score_columns(scorer.distance), 0
-    tail = Provenance.of(scorer).cells()
+    tail = Provenance.of(scorer).columns()
+    if class_name is not None:
+        tail["class"] = class_name
     if class_name is not None:
         columns = ["probability_change", "change_forward", "change_reverse"]
     with open_output(output) as write, tqdm(total=3 * len(reference), unit=" variants", disable=None) as bar:
-        names = ["contig", "pos", "ref", "alt", "status", "method", *columns, "n_bases", *PROVENANCE_COLUMNS]
-        write("\t".join(names + (["class"] if class_name is not None else [])) + "\n")
+        names = ["contig", "pos", "ref", "alt", "status", "method", *columns, "n_bases", *tail]
+        write("\t".join(names) + "\n")
         while piece := list(itertools.islice(variants, scorer.chunk)):
             found = scorer.score(piece)
             score, cells = found.score, score_cells(found, scorer.distance)
@@ -112,8 +114,7 @@ def _score_region(
                 effects[BASES.index(variant.alt), variant.pos - start] = score[i]
                 skipped += found.status[i] != "scored"
                 row = [contig, str(variant.pos), variant.ref, variant.alt, found.status[i], found.method[i]]
-                row += [*cells[i], str(found.n_bases[i]), *tail, *([class_name] if class_name is not None else [])]
-                write("\t".join(row) + "\n")
+                write("\t".join([*row, *cells[i], str(found.n_bases[i]), *tail.values()]) + "\n")
             bar.update(len(piece))
     return effects, skipped
 

@@ -13,6 +13,12 @@ from ...core.errors import UserError
 from .options import add_model_arguments, add_seed_argument, check_output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from ..caduceus_protocol import ProtocolRow
+    from ..inference import DNAModel
     from ..probing import ProbeData, ProbeResult, ProbeSettings
 
 _DESCRIPTION = """\
@@ -21,9 +27,21 @@ Fit a simple model on frozen embeddings and measure it on rows that it has not s
 Nested cross-validation: of each fold, scaling, the choice of the strength (C, or alpha of ridge) and the fit see the
 training rows alone. With a test table (--test, or that of --dataset) the strength is chosen by cross-validation inside
 the training table, the model fitted on all of it, and the test table used once.
+
+With --alt-column a row is a variant: its features are the mean hidden states around it in the reference and in the
+alternative sequence, one after the other.
 """
 #: How a table is embedded unless said; options that have no use with --embeddings, which were computed already.
 _EMBEDDING_DEFAULTS = {"sequence_column": "sequence", "pooling": "mean", "strand": "forward"}
+#: Options that go with one source of data alone.
+_OWNERS = {
+    "labels": "embeddings",
+    "test_embeddings": "embeddings",
+    "test": "table",
+    "alt_column": "table",
+    "category_column": "table",
+    "distance_column": "table",
+}
 _VEP_OPTIONS = ("estimator", "values", "groups", "folds", "inner_folds", "seeds")
 
 
@@ -43,7 +61,7 @@ def probe(argv: list[str]) -> int:
     settings = _settings(arguments)  # before any embedding: mistakes should not cost an hour
     seeds = range(arguments.seed, arguments.seed + (arguments.seeds or 1))
     train, test, about = _data(arguments)
-    from ..probing import cross_validate, evaluate_once
+    from ..probing import cross_validate, evaluate_parts
 
     if test is None:
         from tqdm import tqdm
@@ -51,13 +69,15 @@ def probe(argv: list[str]) -> int:
         total = settings.folds * len(seeds)
         results = list(tqdm(cross_validate(train, settings, seeds), total=total, disable=None, desc="folds"))
     else:
-        results = [evaluate_once(train, test, settings, seed) for seed in seeds]
+        parts = _parts(test)
+        results = [result for seed in seeds for result in evaluate_parts(train, test, parts, settings, seed)]
     _print(results, train, test, settings)
     if arguments.output is not None:
-        rows = [
-            {"seed": r.seed, "fold": r.fold, "value": r.value, "train": r.train, "test": r.test, **r.metrics}
-            for r in results
-        ]
+        rows = []
+        for r in results:
+            place = {} if train.distances is None else {"bucket": r.part}
+            numbers = {"seed": r.seed, "fold": r.fold, "value": r.value, "train": r.train, "test": r.test}
+            rows.append({**place, **numbers, **r.metrics})
         _save(arguments.output, rows, {**about, "protocol": "nested", "estimator": settings.estimator})
     return 0
 
@@ -75,6 +95,16 @@ def _parser() -> Parser:
     data.add_argument("--test", help="with --table: table to measure on, once")
     data.add_argument("--test-embeddings", help="with --embeddings: likewise; --labels has their rows too")
     data.add_argument("--sequence-column", help="[sequence]")
+    data.add_argument(
+        "--alt-column", metavar="COLUMN", help="with --table: sequences with the variant; --sequence-column without"
+    )
+    data.add_argument(
+        "--around", type=int, metavar="BASES", help="with --alt-column: averaged around the variant [1536]"
+    )
+    data.add_argument("--category-column", metavar="COLUMN", help="with --table: appended to the features (a tissue)")
+    data.add_argument(
+        "--distance-column", metavar="COLUMN", help="with --table: figures also below 30k, 100k, and above"
+    )
     data.add_argument("--label-column", default="label", help="[%(default)s]")
     data.add_argument("--groups", metavar="COLUMN", help="rows with one value here (a chromosome) stay in one fold")
     data.add_argument("--limit-train", type=int, metavar="N", help="use N random training rows")
@@ -103,7 +133,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--embeddings needs --labels, a table with columns name and label")
     if source != "embeddings" and arguments.model is None:
         raise UserError(f"--{source} needs --model, which embeds it")
-    for name, owner in (("labels", "embeddings"), ("test_embeddings", "embeddings"), ("test", "table")):
+    for name, owner in _OWNERS.items():
         if getattr(arguments, name) is not None and source != owner:
             raise UserError(f"--{name.replace('_', '-')} goes with --{owner}, not with --{source}; remove it")
     for name in ("model", *_EMBEDDING_DEFAULTS):
@@ -113,13 +143,19 @@ def _check(arguments: argparse.Namespace) -> None:
             )
     if source == "embeddings" and arguments.limit_train is not None:
         raise UserError("--limit-train goes with --table and --dataset; embed fewer items instead")
-    for name in ("limit_train", "seeds"):
+    if arguments.around is not None and arguments.alt_column is None:
+        raise UserError("--around goes with --alt-column, which makes a row a variant; remove it")
+    if arguments.pooling is not None and arguments.alt_column is not None:
+        raise UserError("--pooling has no use with --alt-column: features are means around the variant; remove it")
+    for name in ("limit_train", "seeds", "around"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(arguments, name)}: must be at least 1")
     tested = source == "dataset" or arguments.test is not None or arguments.test_embeddings is not None
     if tested and arguments.folds is not None:
         raise UserError("--folds: there is a test table, so nothing is cross-validated but the choice of the strength "
                         "(--inner-folds); remove it")  # fmt: skip
+    if not tested and arguments.distance_column is not None:
+        raise UserError("--distance-column needs a test table, whose rows it puts into buckets; give --test")
     if arguments.protocol == "caduceus-vep":
         fixed = next((name for name in _VEP_OPTIONS if getattr(arguments, name) is not None), None)
         if fixed is not None:
@@ -148,10 +184,8 @@ def _settings(arguments: argparse.Namespace) -> ProbeSettings:
 
 def _data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | None, dict[str, Any]]:
     """Training rows, test rows where there are some, and what identifies them."""
-    from ..data.files import known_names
-    from ..datasets import DATASETS, dataset_path
     from ..inference import load_model
-    from ..probe_data import embed_table, join_embeddings
+    from ..probe_data import add_categories, embed_table, join_embeddings
     from ..probing import IDENTITY
 
     if arguments.embeddings is not None:
@@ -164,11 +198,7 @@ def _data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | None, d
         return train, test, {**known, "embeddings": arguments.embeddings}
     table, test_table = arguments.table, arguments.test
     if arguments.dataset is not None:
-        tasks = [name for name in DATASETS if "." not in name]
-        if arguments.dataset not in tasks:
-            raise UserError(f"--dataset {arguments.dataset}: is unknown ({known_names(arguments.dataset, tasks)})")
-        folder = dataset_path(arguments.dataset)
-        table, test_table = folder / "train.tsv.gz", folder / "test.tsv.gz"
+        table, test_table = _packaged(arguments.dataset)
     model = load_model(arguments)
     about = {
         "model": model.name,
@@ -177,17 +207,69 @@ def _data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | None, d
         "strand": arguments.strand,
         "table": arguments.dataset or str(table),
     }
-    common = {
+    columns = {
         "task": arguments.task,
-        "pooling": arguments.pooling,
-        "strand": arguments.strand,
-        "batch_size": arguments.batch_size,
         "sequence_column": arguments.sequence_column,
         "label_column": arguments.label_column,
+        "category_column": arguments.category_column,
+        "distance_column": arguments.distance_column,
     }
-    limit = {"limit": arguments.limit_train, "seed": arguments.seed}
-    train = embed_table(model, table, group_column=arguments.groups, **limit, **common)
-    return train, None if test_table is None else embed_table(model, test_table, **common), about
+    limit = {"limit": arguments.limit_train, "seed": arguments.seed, "group_column": arguments.groups}
+    if arguments.alt_column is not None:
+        train, test, variants = _pairs(arguments, model, {**columns, "alt_column": arguments.alt_column}, limit)
+        about = {name: value for name, value in about.items() if name != "pooling"} | variants
+    else:
+        how = {"pooling": arguments.pooling, "strand": arguments.strand, "batch_size": arguments.batch_size}
+        train = embed_table(model, table, **limit, **columns, **how)
+        test = None if test_table is None else embed_table(model, test_table, **columns, **how)
+    given = ("category_column", "distance_column")
+    about |= {name: columns[name] for name in given if columns[name] is not None}
+    train, test = add_categories(train, test, one_hot=arguments.protocol == "nested")
+    return train, test, about
+
+
+def _packaged(name: str) -> tuple[Path, Path]:
+    """Training and test table of a packaged task."""
+    from ..data.files import known_names
+    from ..datasets import DATASETS, dataset_path
+
+    tasks = [task for task in DATASETS if "." not in task]
+    if name not in tasks:
+        raise UserError(f"--dataset {name}: is unknown ({known_names(name, tasks)})")
+    folder = dataset_path(name)
+    return folder / "train.tsv.gz", folder / "test.tsv.gz"
+
+
+def _pairs(
+    arguments: argparse.Namespace, model: DNAModel, columns: dict[str, Any], limit: dict[str, Any]
+) -> tuple[ProbeData, ProbeData | None, dict[str, Any]]:
+    """Training rows, test rows where there are some, and how they were made. Both tables are read before the first
+    is embedded: a mistake in the second should not cost an hour."""
+    from ..variant_pairs import AROUND, MAX_N_SHARE, embed_pairs, read_pairs
+
+    around = AROUND if arguments.around is None else arguments.around
+    tables = [read_pairs(model, arguments.table, **limit, **columns)]
+    if arguments.test is not None:
+        tables.append(read_pairs(model, arguments.test, **columns))
+    for pairs in tables:
+        print(f"{pairs.path}: {pairs.left_out} row(s) left out, whose reference is N in {MAX_N_SHARE:.1%} or more")
+    how = {"around": around, "strand": arguments.strand, "batch_size": arguments.batch_size}
+    data = [embed_pairs(model, pairs, **how) for pairs in tables]
+    about = {"alt_column": arguments.alt_column, "around": around, "left_out": [pairs.left_out for pairs in tables]}
+    return data[0], data[1] if len(data) > 1 else None, about
+
+
+def _parts(test: ProbeData) -> dict[str, np.ndarray]:
+    """Name to rows of what figures are given for: all, and with distances each bucket that has a row."""
+    import numpy as np
+
+    from ..caduceus_protocol import distance_buckets
+
+    everything = {"all": np.arange(len(test.y))}
+    if test.distances is None:
+        return everything
+    buckets = distance_buckets(test.distances, closed=False)
+    return everything | {name: rows for name, rows in buckets.items() if len(rows)}
 
 
 def _print(results: Sequence[ProbeResult], train: ProbeData, test: ProbeData | None, settings: ProbeSettings) -> None:
@@ -202,26 +284,74 @@ def _print(results: Sequence[ProbeResult], train: ProbeData, test: ProbeData | N
     else:
         print(f"{test.source}: {len(test.y)} rows, {settings.estimator} fitted on {len(train.y)} rows; mean ± sd")
     chosen = ", ".join(f"{value:g}" for value in sorted({result.value for result in results}))
-    rows = []
+    parts = {result.part: result.test for result in results}
+    by_bucket = train.distances is not None
+    rows = [("rows", *map(str, parts.values()))] if by_bucket else []
     for name in results[0].metrics:
-        values = np.array([result.metrics[name] for result in results])
-        defined = values[~np.isnan(values)]
-        note = "" if len(defined) == len(values) else f" (of {len(defined)} folds, undefined in the others)"
-        spread = f" ± {defined.std(ddof=1):.4f}" if len(defined) > 1 else ""
-        rows.append((name, (f"{defined.mean():.4f}{spread}" if len(defined) else "undefined") + note))
-    print_table(("metric", "value"), [*rows, (f"{strength} chosen", chosen)])
+        cells = []
+        for part in parts:
+            values = np.array([result.metrics[name] for result in results if result.part == part])
+            cells.append(_mean_cell(values))
+        rows.append((name, *cells))
+    last = (f"{strength} chosen", chosen, *[""] * (len(parts) - 1))
+    print_table(("metric", *parts) if by_bucket else ("metric", "value"), [*rows, last])
+
+
+def _mean_cell(values: np.ndarray) -> str:
+    """Mean ± sd of the values (folds,) that are defined."""
+    import numpy as np
+
+    defined = values[~np.isnan(values)]
+    note = "" if len(defined) == len(values) else f" (of {len(defined)} folds, undefined in the others)"
+    spread = f" ± {defined.std(ddof=1):.4f}" if len(defined) > 1 else ""
+    return (f"{defined.mean():.4f}{spread}" if len(defined) else "undefined") + note
 
 
 def _caduceus(arguments: argparse.Namespace) -> int:
-    """Run the published protocol and say what is wrong with it."""
-    import numpy as np
+    """Run the published protocol, on all rows and by itself in each bucket of distances, and say what is wrong with
+    it."""
+    from dataclasses import replace
 
-    from ...core.report import print_table
-    from ..caduceus_protocol import FLAWS, ROWS, VALUES, best_on_test, caduceus_protocol
+    from ..caduceus_protocol import BUCKET_FLAW, FLAWS, caduceus_protocol, distance_buckets
 
     train, test, about = _data(arguments)
     assert test is not None
-    results = caduceus_protocol(train, test)
+    tables = {"all": (train, test)}
+    flaws: tuple[str, ...] = FLAWS
+    if train.distances is not None and test.distances is not None:
+        flaws = (*FLAWS, BUCKET_FLAW)
+        of_test = distance_buckets(test.distances, closed=True)
+        for name, rows in distance_buckets(train.distances, closed=True).items():
+            part, test_part = train.take(rows), test.take(of_test[name])
+            which = f" at distances in {name}"
+            tables[name] = (
+                replace(part, source=train.source + which),
+                replace(test_part, source=test.source + which),
+            )
+    saved = []
+    for name, (part, test_part) in tables.items():
+        if name != "all" and min(len(set(part.y)), len(set(test_part.y))) < 2:
+            print(f"{test_part.source}: not measured; the {len(part.y)} training rows or the {len(test_part.y)} test "
+                  f"rows lack a class")  # fmt: skip
+            continue
+        results = caduceus_protocol(part, test_part)
+        _print_caduceus(results, part, test_part)
+        place = {} if train.distances is None else {"bucket": name}
+        saved += [{**place, **vars(row)} for row in results]
+    for flaw in flaws:
+        print(f"flaw of this protocol: {flaw}")
+    print("for an honest figure: --protocol nested (the default)")
+    if arguments.output is not None:
+        _save(arguments.output, saved, {**about, "protocol": "caduceus-vep", "flaws": flaws})
+    return 0
+
+
+def _print_caduceus(results: list[ProtocolRow], train: ProbeData, test: ProbeData) -> None:
+    import numpy as np
+
+    from ...core.report import print_table
+    from ..caduceus_protocol import ROWS, VALUES, best_on_test
+
     best = best_on_test(results)
     rows = []
     for value in VALUES:
@@ -232,16 +362,11 @@ def _caduceus(arguments: argparse.Namespace) -> int:
             f"{np.mean(hard):.4f} ± {np.std(hard, ddof=1):.4f}",
             f"{np.mean(decision):.4f} ± {np.std(decision, ddof=1):.4f}",
         ))  # fmt: skip
-    print(f"{test.source}: RBF SVM on {results[0].train} random rows, {len(results) // len(VALUES)} seeds; mean ± sd")
+    print(f"{test.source}: {len(test.y)} rows, RBF SVM on {results[0].train} random rows, "
+          f"{len(results) // len(VALUES)} seeds; mean ± sd")  # fmt: skip
     print_table(("C", "AUC of hard predictions (the protocol's)", "AUC of the decision function"), rows)
     if len(train.y) <= ROWS:
         print(f"{train.source}: no more than {ROWS} rows, so every seed draws the same")
-    for flaw in FLAWS:
-        print(f"flaw of this protocol: {flaw}")
-    print("for an honest figure: --protocol nested (the default)")
-    if arguments.output is not None:
-        _save(arguments.output, [vars(row) for row in results], {**about, "protocol": "caduceus-vep", "flaws": FLAWS})
-    return 0
 
 
 def _save(path: str, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
@@ -254,9 +379,11 @@ def _save(path: str, rows: Sequence[dict[str, Any]], about: dict[str, Any]) -> N
             json.dump({**about, "results": clean}, stream, indent=2, allow_nan=False)
             stream.write("\n")
             return
-        writer = csv.DictWriter(stream, list(rows[0]), delimiter="\t", lineterminator="\n")
+        # What one cell cannot hold, the lists, is in the JSON alone.
+        same = {name: value for name, value in about.items() if isinstance(value, str | int | float)}
+        writer = csv.DictWriter(stream, [*rows[0], *same], delimiter="\t", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, **same} for row in rows)
 
 
 __all__ = ["probe"]

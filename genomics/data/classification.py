@@ -18,6 +18,7 @@ from ...core.training.hold_out import chosen_rows
 from ...core.training.metrics import IGNORED
 from ..datasets import DATASETS, dataset_path
 from ..tokenizer import MASK, DNATokenizer
+from .asked_model import model_tokenizer
 from .augmentation import SequenceAugmentation
 from .files import known_names
 from .samples import SequenceDataset
@@ -59,7 +60,8 @@ class SequenceTableDataModule(ResumableDataModule):
         class_names: names of the classes (or labels, or targets) in the order of their indices. Classes in the files
             are these names, or, if no name is a number, indices 0, 1, … Where None: the sorted classes of the training
             file (numbers as numbers).
-        tokenizer: how characters become ids; upper-cased with IUPAC codes as N where None.
+        tokenizer: how characters become ids. Where None: in training upper-cased with IUPAC codes as N, otherwise as
+            the weights were trained.
         max_length: the most tokens per sequence, special tokens included.
         long_sequences: what becomes of longer ones: ``"error"``, their ``"first"`` bases, or their ``"center"``.
         padding: pad a batch to its ``"longest"`` sequence or to ``"max_length"``.
@@ -115,7 +117,7 @@ class SequenceTableDataModule(ResumableDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed)
-        self.tokenizer = DNATokenizer() if tokenizer is None else tokenizer
+        self.tokenizer, self._follows_model = tokenizer or DNATokenizer(), tokenizer is None
         self.sequence_column, self.label_column, self.name_column = sequence_column, label_column, name_column
         self.max_length, self.long_sequences, self.padding = max_length, long_sequences, padding
         self.rc_augment, self.val_fraction, self.limit_train = rc_augment, val_fraction, limit_train
@@ -194,6 +196,8 @@ class SequenceTableDataModule(ResumableDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the tables that ``stage`` needs."""
+        if self._follows_model:
+            self.tokenizer = model_tokenizer(self.trainer) or self.tokenizer
         needs_train = stage in (None, "fit", "validate") or self._given_classes is None
         train = self._train_table() if needs_train else None
         self._set_classes(train, required=stage != "predict")
@@ -239,6 +243,31 @@ class SequenceTableDataModule(ResumableDataModule):
             return None
         lengths = dataset.table.lengths
         return lengths if self.max_length is None else np.minimum(lengths, self._room())
+
+    def longest_input(self) -> tuple[int, str, str]:
+        """Tokens of the longest sample that `setup` has made ready, what makes it so long, and how to shorten it."""
+        if self.padding == "max_length":
+            return self._cut_input()
+        added, result = len(self.tokenizer.prefix) + len(self.tokenizer.suffix), (0, "", "")
+        for dataset in (self.train_set, self.val_set, *(self.test_set or {}).values(), self.predict_set):
+            if dataset is None:
+                continue
+            row = int(np.argmax(dataset.table.lengths))
+            tokens = int(dataset.table.lengths[row]) + added
+            if self.max_length is not None and tokens > self.max_length:
+                return self._cut_input()
+            if tokens > result[0]:
+                result = (tokens, *self._longest_record(dataset.table, row))
+        return result
+
+    def _cut_input(self) -> tuple[int, str, str]:
+        assert self.max_length is not None
+        return self.max_length, f"data.max_length={self.max_length}", "lower it by as many"
+
+    def _longest_record(self, table: Records, row: int) -> tuple[str, str]:
+        """What makes the longest record so long, and the remedy."""
+        where = f"{table.where(row)}: record {str(table.names[row])!r}"
+        return where, "remove it, or cut such records with data.max_length and data.long_sequences"
 
     # Tables
 

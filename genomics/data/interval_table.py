@@ -13,6 +13,7 @@ from ...core.errors import UserError
 from ..tokenizer import DNATokenizer, reverse_complement_ids
 from .contigs import ContigNames
 from .fasta import FastaReader
+from .nucleotides import are_nucleotides, no_nucleotide
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,17 @@ class IntervalTable:
             name: None if getattr(self, name) is None else getattr(self, name)[index] for name in _PER_RECORD
         }
         return replace(self, **chosen)
+
+    def check_nucleotides(self) -> None:
+        """Refuse intervals of nothing but N. One base of each is read, and the whole where that is no nucleotide.
+
+        Raises:
+            UserError: names the first of them in the order of the genome, in which compressed files are read fast.
+        """
+        middle = replace(self, start=(self.start + self.end) // 2, end=(self.start + self.end) // 2 + 1)
+        for row in np.lexsort((self.start, self.contig, self.reader)):
+            if not are_nucleotides(middle[row]).any() and not are_nucleotides(self[row]).any():
+                raise no_nucleotide(f"{self.where(row)}: interval {str(self.names[row])!r}", self.tokenizer)
 
     def overlaps(self, other: IntervalTable) -> np.ndarray:
         """Whether each interval shares a base, on either strand, with one of ``other``, bool (records,).

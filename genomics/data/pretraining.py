@@ -13,6 +13,7 @@ from ...core.errors import UserError
 from ...core.training.data import ResumableDataModule, SampleKey, sample_generator
 from ...core.training.metrics import IGNORED
 from ..tokenizer import DNATokenizer, reverse_complement_ids
+from .asked_model import model_tokenizer
 from .bed import column_split, read_bed
 from .files import known_names
 from .genome import Genome
@@ -139,7 +140,8 @@ class FastaDataModule(ResumableDataModule):
         objective: ``"causal"`` predicts the next token: the window with the tokenizer's special tokens, shifted by
             one, so with the trailing [SEP] inputs have ``seqlen`` tokens, and without special tokens ``seqlen - 1``.
             ``"masked"`` recovers masked nucleotides; no special tokens.
-        tokenizer: how characters become ids; upper-cased with IUPAC codes as N where None.
+        tokenizer: how characters become ids. Where None: in training upper-cased with IUPAC codes as N, otherwise as
+            the weights were trained.
         split: ``"column"`` (column 4 of the BED: train, valid, test), ``"chromosome"`` or ``"blocks"`` (runs of
             ``block_size`` bases, numbered through the genome: of every ten the first eight train, then one validation
             and one test; a window never crosses blocks). None is ``"column"`` with a BED and ``"blocks"`` without.
@@ -197,7 +199,7 @@ class FastaDataModule(ResumableDataModule):
         self.bed = [bed] if isinstance(bed, str) else list(bed or [])
         self.split = split or ("column" if self.bed else "blocks")
         self.seqlen, self.objective, self.stride, self.block_size = seqlen, objective, stride, block_size
-        self.tokenizer = DNATokenizer() if tokenizer is None else tokenizer
+        self.tokenizer, self._follows_model = tokenizer or DNATokenizer(), tokenizer is None
         self.val_chromosomes, self.test_chromosomes = val_chromosomes or [], test_chromosomes or []
         self.long_intervals, self.max_n_fraction, self.n_input = long_intervals, max_n_fraction, n_input
         self.rc_probability = rc_probability if rc_augment else 0.0
@@ -251,6 +253,8 @@ class FastaDataModule(ResumableDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the genomes, assign regions to the splits and list the windows that ``stage`` needs."""
         if self.genome is None:
+            if self._follows_model:
+                self.tokenizer = model_tokenizer(self.trainer) or self.tokenizer
             genome = Genome(self.fasta, self.tokenizer)
             self._regions = self._split_regions(genome)
             self.genome = genome
@@ -274,6 +278,12 @@ class FastaDataModule(ResumableDataModule):
         if seqlen < 2 or (self.split == "blocks" and seqlen > self.block_size):
             raise UserError(f"a stage of seqlen={seqlen} must lie between 2 and block_size={self.block_size}")
         super().set_stage(seqlen, batch_size)
+
+    def longest_input(self) -> tuple[int, str, str]:
+        """Tokens of the samples (of evaluation, where warm-up shortens others), what makes them so long, and how to
+        shorten them."""
+        added = len(self.tokenizer.prefix) + len(self.tokenizer.suffix) - 1 if self.objective == "causal" else 0
+        return self.seqlen + added, f"data.seqlen={self.seqlen}", "lower it by as many"
 
     def collate(self, samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         """Stack samples of one length."""

@@ -17,6 +17,7 @@ import numpy as np
 from ...core.errors import UserError
 from ..tokenizer import DNATokenizer
 from .files import open_binary, open_text
+from .nucleotides import are_nucleotides, no_nucleotide
 from .target_columns import TargetReader, is_integer
 
 _DELIMITERS = {".tsv": "\t", ".txt": "\t", ".tab": "\t", ".csv": ","}
@@ -139,7 +140,8 @@ def read_table(
 
     Raises:
         UserError: with file and line: unknown extension, missing column, no row, a row with another number of columns
-            than the header, an empty sequence or label, an illegal character, a truncated gzip file.
+            than the header, an empty sequence or label, a sequence of nothing but N, an illegal character, a truncated
+            gzip file.
     """
     parts: list[np.ndarray] = []
     labels: list[str] = []
@@ -181,6 +183,7 @@ def read_table(
     if not parts:
         raise UserError(f"{path}: has a header but no row; is it the right file?")
     table = make_table(path, parts, labels if label_at is not None else None, names, lines)
+    check_nucleotides(table, tokenizer)
     if targets is None:
         return table
     return replace(table, targets=targets.finish(str(path)), target_names=targets.names)
@@ -194,7 +197,8 @@ def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer, *, l
             Transformer tasks; otherwise the name is the header's first word and there are no labels.
 
     Raises:
-        UserError: not FASTA, a record without a name, a sequence or (where ``labelled``) a label, an illegal character.
+        UserError: not FASTA, a record without a name, a sequence, a nucleotide or (where ``labelled``) a label, an
+            illegal character.
     """
     parts: list[np.ndarray] = []
     names: list[str] = []
@@ -237,7 +241,21 @@ def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer, *, l
     finish()
     if not parts:
         raise UserError(f"{path}: holds no FASTA record; is it the right file?")
-    return make_table(path, parts, labels if labelled else None, names, lines)
+    table = make_table(path, parts, labels if labelled else None, names, lines)
+    check_nucleotides(table, tokenizer)
+    return table
+
+
+def check_nucleotides(table: SequenceTable, tokenizer: DNATokenizer) -> None:
+    """Refuse sequences of nothing but N; none may be empty.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    found = np.logical_or.reduceat(are_nucleotides(table.symbols), table.offsets[:-1])
+    if not found.all():
+        first = int(np.argmin(found))
+        raise no_nucleotide(f"{table.where(first)}: record {str(table.names[first])!r}", tokenizer)
 
 
 def is_fasta(path: str | os.PathLike[str]) -> bool:

@@ -20,24 +20,23 @@ _PREFIX = "LONGSCAN_"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a result was computed with."""
+    """What a result was computed with; ``embedding_window`` where distances of embeddings are part of it."""
 
     model: str
     revision: str
     window: int
     strand: str
+    embedding_window: int | None = None
 
     @classmethod
     def of(cls, scorer: VariantScorer) -> Provenance:
         """Return that of a scorer."""
-        return cls(scorer.model.name, scorer.model.revision, scorer.window, scorer.strand)
+        embedding_window = None if scorer.distance == "none" else scorer.embedding_window
+        return cls(scorer.model.name, scorer.model.revision, scorer.window, scorer.strand, embedding_window)
 
-    def cells(self) -> list[str]:
-        """Return the last columns of a table."""
-        return [self.model, self.revision, str(self.window), self.strand]
-
-
-PROVENANCE_COLUMNS = ("model", "revision", "window", "strand")
+    def columns(self) -> dict[str, str]:
+        """Return the last columns of a table, name to value."""
+        return {name: str(value) for name, value in vars(self).items() if value is not None}
 
 
 def score_columns(distance: str) -> list[str]:
@@ -108,9 +107,9 @@ class TableWriter:
     def __init__(
         self, write: Callable[[str], Any], header: Sequence[str], provenance: Provenance, distance: str
     ) -> None:
-        self._write, self._distance, self._tail = write, distance, "\t".join(provenance.cells())
+        self._write, self._distance, self._tail = write, distance, "\t".join(provenance.columns().values())
         columns = ["contig", "pos", "id", "ref", "alt", "status", "method", *score_columns(distance), "n_bases"]
-        write("\t".join([*columns, *PROVENANCE_COLUMNS]) + "\n")
+        write("\t".join([*columns, *provenance.columns()]) + "\n")
 
     def add(self, records: Sequence[VcfRecord], effects: Effects) -> None:
         """Write the rows of all ALTs of ``records``, to which ``effects`` belong in order."""
@@ -145,19 +144,19 @@ class VcfWriter:
         self._chosen = [0, 1, 2, *wanted]
         own = [
             *((self._keys[k], "A", "Float", meanings[k]) for k in self._chosen),
-            (f"{_PREFIX}METHOD", "A", "String", "masked, unmasked_sum or causal"),
+            (f"{_PREFIX}METHOD", "A", "String", "masked, unmasked, unmasked_sum or causal"),
             (f"{_PREFIX}STATUS", ".", "String", "For each ALT: scored, or why not"),
             (f"{_PREFIX}N_BASES", "1", "Integer", "Bases of the reference window that are N or beyond the contig"),
         ]
         quoted = provenance.model.replace("\\", "\\\\").replace('"', '\\"')
+        settings = {**provenance.columns(), "model": f'"{quoted}"'}
         lines = [line for line in header[:-1] if not line.startswith((f"##INFO=<ID={_PREFIX}", "##longscan=<"))]
         lines += [
             f'##INFO=<ID={key},Number={number},Type={kind},Description="{meaning}">'
             for key, number, kind, meaning in own
         ]
         lines.append(
-            f'##longscan=<ID=score-variants,model="{quoted}",revision={provenance.revision},'
-            f"window={provenance.window},strand={provenance.strand}>"
+            f"##longscan=<ID=score-variants,{','.join(f'{name}={value}' for name, value in settings.items())}>"
         )
         write("\n".join([*lines, header[-1]]) + "\n")
 

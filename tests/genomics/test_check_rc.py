@@ -117,12 +117,20 @@ def test_the_command(command: Any, tmp_path: Path) -> None:
 
 def test_bad_options(command: Any, tmp_path: Path) -> None:
     longscan.create_model("hyenadna_tiny_1k", d_model=16, n_layer=1, max_length=64).save_pretrained(tmp_path / "m")
+    classifier = {"head": "classification", "num_classes": 2}  # which reads a separator behind the bases
+    longscan.create_model("hyenadna_tiny_1k", d_model=16, n_layer=1, max_length=64, **classifier).save_pretrained(
+        tmp_path / "c"
+    )
     for options, message in (
         ("--window 1", "--window 1: must be at least 2"),
-        ("--window 100", "--window: 101 bases are more than m takes at once"),
+        ("--window 100", "--window: 100 bases are more than m takes at once, whose filters end at 64; use at most 64"),
+        (
+            "--window 64 --model c",
+            "--window: 64 bases are more than c takes at once, whose filters end at 64; use at most 63",
+        ),
         ("--tolerance -1", "--tolerance -1: must be at least 0"),
     ):
-        outcome = command(f"genomics check-rc --model m --fasta embedded:yeast1 {options}")
+        outcome = command(f"genomics check-rc --model m --fasta embedded:yeast1 --windows 2 {options}")
         assert outcome.status == 2
         assert message in outcome.err
 

@@ -294,6 +294,35 @@ def test_predictions_are_those_of_the_model(kind: str, command: Any, classifier:
     assert sorted(os.listdir()) == sorted([path.name, "out.tsv"])
 
 
+def test_the_tokenizer_of_a_model_is_its_own(command: Any, classifier: Path, tables: Path) -> None:
+    """Whatever it was trained with: nothing has to be said of it to predict and to test."""
+    Path("x.fa").write_text(FASTA.upper())
+    settings = "{case: keep, iupac: unk, uracil: unk, other: unk, special_tokens: cls_sep, padding_side: right}"
+    fit = f"genomics fit --config {classifier}/config.yaml --output run --trainer.max_steps 1 {FAST}"
+    assert command(f"{fit} --data.tokenizer '{settings}'").status == 0
+    tokenizer = DNATokenizer.from_dict(yaml.safe_load(settings))
+    outcome = command(
+        f"genomics predict --model.pretrained run/model --data.predict_file x.fa --predictions o.tsv {FAST}"
+    )
+    assert outcome.status == 0, outcome.err
+    model = longscan.from_pretrained("run/model")
+    for bases, row in zip(RECORDS.values(), rows_of("o.tsv")[1:], strict=True):
+        with torch.no_grad():
+            wanted = model(**tokenizer.encode_batch([bases.upper()])).softmax(-1)[0].tolist()
+        assert [float(value) for value in row[2:]] == pytest.approx(wanted, abs=1e-5)
+    line = (
+        f"genomics test --config genomics/predict --data.test_file {tables}/test.tsv --data.class_names [at,gc] {FAST}"
+    )
+    outcome = command(f"genomics test --ckpt_path run/checkpoints/best.ckpt --output both {FAST}")
+    assert outcome.status == 0, outcome.err
+    loss = metrics(Path("both"))["metrics"]["test/test/loss"]
+    options = "--model.options '{d_model: 16, n_layer: 1}'"
+    for source in ("--model.pretrained run/model", f"--ckpt_path run/checkpoints/best.ckpt {options}"):
+        outcome = command(f"{line} {source} --output tested")
+        assert outcome.status == 0, outcome.err
+        assert metrics(Path("tested"))["metrics"]["test/loss"] == pytest.approx(loss, abs=1e-5)
+
+
 def test_predict_with_a_checkpoint_replaces_an_earlier_table(command: Any, classifier: Path) -> None:
     """The configuration of the run is found beside the checkpoint; the default table lies in the run."""
     Path("x.fa").write_text(FASTA)

@@ -177,8 +177,27 @@ def test_sequences_too_long_for_the_model(refused: Refusal) -> None:
     """HyenaDNA's filters end at max_length; the data module's own limit names the row."""
     options = "{d_model: 16, n_layer: 1, max_length: 8, filter_order: 8}"
     line = f"{CLASSIFY} --data.train_file good.tsv --model.model hyenadna_tiny_1k --model.options '{options}'"
-    refused(line, "10", "max_length", "8", after=("no validation file",))
+    after = ("no validation file",)
+    told = ("more than this model takes at once, whose filters end at 8 (max_length)", "made for longer sequences")
+    record = "good.tsv:5: record '4': 10 tokens, special ones included, are 2"  # the first that is not held out
+    refused(line, record, *told, "data.max_length and data.long_sequences", after=after)
+    refused(f"{line} --data.max_length 20", record, *told, after=after)
     refused(f"{line} --data.max_length 8", "good.tsv:2: the sequence has 10 bases but max_length=8", "long_sequences")
+    for cut in ("--data.max_length 9 --data.long_sequences first", "--data.max_length 9 --data.padding max_length"):
+        line = line.replace("good.tsv", "short.tsv") if "padding" in cut else line
+        Path("short.tsv").write_text("sequence\tlabel\n" + "ACG\ta\nGGG\tb\n" * 8)
+        refused(f"{line} {cut}", "data.max_length=9: 9 tokens, special ones included, are 1", *told, after=after)
+    pretrain = PRETRAIN.replace(TINY, f"--model.model hyenadna_tiny_1k --model.options '{options}' {FAST}")
+    pretrain = pretrain.replace("--data.seqlen 40", "--data.seqlen 10 --data.objective causal --data.block_size 20")
+    refused(f"{pretrain} good.fa", "data.seqlen=10: 10 tokens", "are 2 ", *told, after=("train", "val"))
+
+
+def test_sequences_of_nothing_but_n(refused: Refusal) -> None:
+    """In a table to train on, and in a FASTA to predict."""
+    Path("n.fa").write_text(">a\nACGT\n>b c\nNNNNNNNNNN\n")
+    refused(f"{PREDICT} n.fa", "n.fa:3: record 'b': the sequence holds no A, C, G or T", "remove it")
+    Path("n.tsv").write_text("sequence\tlabel\nACGT\ta\nNNN\tb\n")
+    refused(f"{CLASSIFY} --data.train_file n.tsv", "n.tsv:3: record '2': the sequence holds no A, C, G or T")
 
 
 # Models and checkpoints

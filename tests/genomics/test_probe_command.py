@@ -65,7 +65,12 @@ def test_cross_validation_of_a_table(command: Any, folder: Path) -> None:
     assert outcome.status == 0, outcome.err
     assert "60 rows, logistic, 10 folds of rows; mean ± sd" in outcome.out
     header, *rows = [line.split("\t") for line in Path("r.tsv").read_text().splitlines()]
-    assert header == ["seed", "fold", "value", "train", "test", "roc_auc", "accuracy", "mcc", "f1_macro"]
+    assert header[:9] == ["seed", "fold", "value", "train", "test", "roc_auc", "accuracy", "mcc", "f1_macro"]
+    assert header[9:] == ["model", "revision", "pooling", "strand", "table", "protocol", "estimator"]
+    revision = prepare(longscan.from_pretrained(folder / "m"), "m").revision
+    assert {tuple(row[9:]) for row in rows} == {
+        (f"{folder}/m", revision, "mean", "forward", f"{folder}/train.tsv", "nested", "logistic")
+    }
     assert [(row[0], row[1]) for row in rows] == [(str(s), str(f)) for s in range(2) for f in range(1, 6)]
     assert np.mean([float(row[5]) for row in rows]) > 0.9
     mean = np.mean([float(row[6]) for row in rows])
@@ -112,7 +117,9 @@ def test_the_published_protocol_names_its_flaws(command: Any, folder: Path) -> N
     assert "no more than 5000 rows, so every seed draws the same" in outcome.out
     content = json.loads(Path("r.json").read_text())
     assert len(content["results"]) == 15
-    assert len(content["flaws"]) == 2
+    assert len(content["flaws"]) == 3
+    assert "drop_last" in content["flaws"][2]
+    assert "both their boundaries" not in outcome.out  # there are no buckets
 
 
 @pytest.mark.parametrize(
@@ -139,6 +146,23 @@ def test_the_published_protocol_names_its_flaws(command: Any, folder: Path) -> N
         ("--model m --table train.tsv --protocol caduceus-vep", "needs a test table"),
         ("--model m --table train.tsv --test test.tsv --protocol caduceus-vep --seeds 2", "--seeds: --protocol"),
         ("--model m --table train.tsv --limit-train 0", "--limit-train 0: must be at least 1"),
+        ("--model m --table train.tsv --around 8", "--around goes with --alt-column"),
+        ("--model m --table train.tsv --alt-column alt --pooling max", "--pooling has no use with --alt-column"),
+        ("--model m --table train.tsv --alt-column alt --around 0", "--around 0: must be at least 1"),
+        ("--model m --table train.tsv --alt-column alt", "train.tsv:1: no column 'alt'"),
+        ("--model m --table train.tsv --alt-column sequence", "train.tsv:2: sequence and sequence do not differ"),
+        ("--model m --table train.tsv --category-column organ", "no column 'organ'"),
+        ("--model m --table train.tsv --distance-column gc", "--distance-column needs a test table"),
+        (
+            "--model m --table train.tsv --test test.tsv --distance-column chrom",
+            "train.tsv:2: chrom 'chr0' is no number of bases",
+        ),
+        ("--model m --dataset x --alt-column alt", "--alt-column goes with --table, not with --dataset"),
+        ("--model m --dataset x --distance-column d", "--distance-column goes with --table, not with --dataset"),
+        (
+            "--embeddings e.npz --labels labels.tsv --category-column chrom",
+            "--category-column goes with --table, not with --embeddings",
+        ),
         ("--model h --table train.tsv", "train.tsv:4: a record of 42 bases is longer than h takes (32)"),
     ],
 )

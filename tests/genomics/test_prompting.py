@@ -161,10 +161,13 @@ def test_only_the_prompt_is_trained_and_can_be_used(command: Any, line: str, bas
             "--data.class_names [at,gc]",
             "b.tsv",
         ),
+        ("--model.class_path SoftPromptClassification --model.prompt run/prompt", "c.tsv"),
     ):
         outcome = command(f"genomics predict {source} {file} --predictions {out}")
         assert outcome.status == 0, outcome.err
-    assert predictions("a.tsv") == predictions("b.tsv")
+    assert predictions("a.tsv") == predictions("b.tsv") == predictions("c.tsv")
+    outcome = command(f"genomics predict {source} {file} --predictions d.tsv --data.tokenizer.special_tokens none")
+    assert "run/prompt: was trained with another tokenizer; set data.tokenizer to have {'case': 'keep'" in outcome.err
     assert predictions("a.tsv")[0] == ["name", "prediction", "probability_at", "probability_gc"]
     assert len(predictions("a.tsv")) == 17
     outcome = command("genomics test --ckpt_path run/checkpoints/best.ckpt")
@@ -251,7 +254,14 @@ def test_mistakes_are_told_in_one_line(command: Any, line: str, base: Path) -> N
     hyena().save_pretrained(base)
     for given, told in (
         (f"{line} --output b --model.pretrained null", "give model.pretrained"),
-        (f"{line} --output c --model.prompt_length 20", "prompt_length 20 and a sequence of 61 tokens are 81 together"),
+        (
+            f"{line} --output c --model.prompt_length 20",
+            "train.tsv:2: record 'train0': 61 tokens, special ones included, are 15 more",
+        ),
+        (
+            f"{line} --output f --model.prompt_length 20",
+            "end at 66 (max_length) with prompt_length 20 and 0 of examples",
+        ),
         (f"{line} --output d --model.shots 99", "shots 99: class 'at' has only 24 training rows"),
         (f"{line} --output e --model.prompt_length 0", "expected at least 1 vector"),
         (f"genomics predict --config soft_prompt --model.prompt run/prompt {file}", "now has the weights"),

@@ -98,6 +98,7 @@ def test_every_alternative_has_a_row_with_a_status(command: Command, models: Pat
         numbers = [row[name] for name in ("log_likelihood_ratio", "llr_forward", "llr_reverse", "l2_distance")]
         assert all(numbers) if row["status"] == "scored" else not any([*numbers, row["method"]])
         assert (row["model"], row["window"], row["strand"]) == (str(models / "ph"), "32", "both")
+        assert row["embedding_window"] == "1536"
         assert re.fullmatch(r"[0-9a-f]{12}", row["revision"])
     assert Counter(row["method"] for row in rows) == {"masked": 3, "unmasked_sum": 2, "": 9}
     assert [rows[0]["n_bases"], rows[1]["n_bases"], rows[-2]["n_bases"], rows[-1]["n_bases"]] == ["16", "0", "16", "32"]
@@ -176,7 +177,8 @@ def test_vcf_keeps_every_record_and_field(command: Command, models: Path, mixed:
         lines = [str(line) for line in new.header.records if line.key == "longscan"]
     revision = next(iter(table("out.tsv")))["revision"]
     assert lines == [
-        f'##longscan=<ID=score-variants,model="{models / "ph"}",revision={revision},window=32,strand=both>\n'
+        f'##longscan=<ID=score-variants,model="{models / "ph"}",revision={revision},window=32,strand=both,'
+        "embedding_window=1536>\n"
     ]
 
 
@@ -185,6 +187,7 @@ def test_scoring_a_scored_vcf_again_replaces_the_scores(command: Command, models
     assert score(command, models / "ps", Path("first.vcf"), "again.vcf").status == 0
     assert score(command, models / "ps", mixed, "straight.vcf").status == 0
     assert Path("again.vcf").read_text() == Path("straight.vcf").read_text()
+    assert "embedding_window" not in Path("straight.vcf").read_text()  # no distance was asked for
 
 
 def test_compression_of_input_and_output_changes_nothing(command: Command, models: Path, mixed: Path) -> None:

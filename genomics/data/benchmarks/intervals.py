@@ -145,16 +145,25 @@ class IntervalDataModule(SequenceTableDataModule):
         if self.targets_file is not None and (column or columns):
             raise UserError("targets_file holds the targets, so bed_column and bed_columns mean nothing; remove them")
 
+    def _longest_record(self, table: Records, row: int) -> tuple[str, str]:
+        if self.width is None:
+            return super()._longest_record(table, row)
+        return f"data.width={self.width}", "lower it by as many"
+
     def _read(self, name: str, *, label_required: bool = True) -> Records:
         if name not in ("train", "val", "test", "predict"):
             return super()._read(name, label_required=label_required)
         if not self._by_chromosome or name == "predict":
             table = self._intervals(self.files[name], with_targets=name != "predict")
             self._tables[name] = table
-            return self._length_checked(table)
+            return self._checked(table)
         if self._whole is None:
             self._whole = self._intervals(self.files["train"], with_targets=True)
-        return self._length_checked(self._whole.select(np.flatnonzero(self._split_of(self._whole) == name)))
+        return self._checked(self._whole.select(np.flatnonzero(self._split_of(self._whole) == name)))
+
+    def _checked(self, table: IntervalTable) -> Records:
+        table.check_nucleotides()
+        return self._length_checked(table)
 
     def _split_of(self, table: IntervalTable) -> np.ndarray:
         """Name of the split of each interval."""

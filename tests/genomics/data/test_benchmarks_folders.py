@@ -91,6 +91,9 @@ def test_class_folders_wrong(folders: Path) -> None:
     (root / "train" / "ocr" / "3.txt").write_text("ACX")
     with pytest.raises(UserError, match=r"ocr/3\.txt: 'X' at position 3"):
         GenomicBenchmarksDataModule(str(root)).setup("fit")
+    (root / "train" / "ocr" / "3.txt").write_text("NNNN")
+    with pytest.raises(UserError, match=r"train/ocr/3\.txt: record '3': the sequence holds no A, C, G or T"):
+        GenomicBenchmarksDataModule(str(root)).setup("fit")
     (root / "train" / "ocr" / "3.txt").write_text("A" * 30)
     with pytest.raises(UserError, match=r"train/ocr/3\.txt: the sequence has 30 bases but max_length=20"):
         GenomicBenchmarksDataModule(str(root), max_length=20).setup("fit")
@@ -201,6 +204,16 @@ def test_intervals_wrong(intervals: Path, text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_intervals_of_nothing_but_n(intervals: Path) -> None:
+    reference = write(intervals / "n.fa", ">chr1\nACGTTNNNNN\n")
+    for split in ("train", "test"):
+        for label in ("positive", "negative"):
+            write(intervals / "set" / split / f"{label}.csv.gz", HEADER + "0,chr1,0,5,+\n1,chr1,5,9,+\n")
+    data = GenomicBenchmarksDataModule(str(intervals / "set"), reference=str(reference))
+    with pytest.raises(UserError, match=r"\.csv\.gz:3: interval '1': the sequence holds no A, C, G or T"):
+        data.setup("fit")
+
+
 # Nucleotide Transformer
 
 
@@ -242,6 +255,9 @@ def test_nucleotide_transformer_wrong(tasks: Path) -> None:
             UserError, match=r"test\.fasta:3: record '.*' has no label; its header must be '>name|label'"
         ):
             data.setup("test")
+    write(tasks / "enhancers" / "test.fasta", ">a|2\nA\n>b|2\nNN\n")
+    with pytest.raises(UserError, match=r"test\.fasta:3: record 'b': the sequence holds no A, C, G or T"):
+        NucleotideTransformerDataModule(str(tasks), "enhancers", class_names=["2", "10"]).setup("test")
     write(tasks / "enhancers" / "b_train.fa", ">a|0\nA\n")
     with pytest.raises(UserError, match=r"both b_train\.fa and enhancers_train\.fna\.gz could be the train file"):
         NucleotideTransformerDataModule(str(tasks), "enhancers")

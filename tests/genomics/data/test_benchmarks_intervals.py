@@ -69,6 +69,7 @@ def test_a_width_around_the_middle(tmp_path: Path, fasta: str, caplog: pytest.Lo
         "N" + one[0:4],
         reverse_complement(GENOME["chr3"][11:] + "NN"),
     ]
+    assert data.longest_input() == (5, "data.width=5", "lower it by as many")
     assert "2 of 4 windows of 5 bases reach beyond their contig; 3 bases are filled with N" in caplog.text
 
 
@@ -291,6 +292,25 @@ def test_intervals_wrong(tmp_path: Path, fasta: str, row: str, message: str) -> 
     with pytest.raises(UserError, match=message) as caught:
         IntervalDataModule(fasta, train_bed=bed(tmp_path, row)).setup("fit")
     assert "\n" not in str(caught.value)
+
+
+def test_intervals_of_nothing_but_n(tmp_path: Path) -> None:
+    """The base in the middle may be N; a width widens what is looked at, and chromosomes that are not read do not."""
+    (tmp_path / "n.fa").write_text(f">chr1\nACGT{'N' * 12}ACGT\n>chr2\n{'N' * 20}\n")
+    path = bed(tmp_path, "chr1 2 18 a 0 -", "chr1 0 4 b", "chr1 6 12 a", "chr2 3 9 b")
+
+    def ready(stage: str = "fit", **options: Any) -> None:
+        IntervalDataModule(str(tmp_path / "n.fa"), tokenizer=PLAIN, **options).setup(stage)
+
+    told = r"regions\.bed:5: interval 'a': the sequence holds no A, C, G or T, so .*; remove it"
+    for options in ({"bed": path, "val_chromosomes": ["chr2"]}, {"train_bed": path, "width": 8}):
+        with pytest.raises(UserError, match=told):
+            ready(**options)
+    with pytest.raises(UserError, match=told):
+        ready("predict", predict_bed=path)
+    with pytest.raises(UserError, match=r"regions\.bed:6: interval 'b'"):
+        ready("test", bed=path, width=14, test_chromosomes=["chr2"], class_names=["a", "b"])
+    ready(bed=path, width=14, test_chromosomes=["chr2"], val_fraction=0.4)
 
 
 @pytest.mark.parametrize("cell", ["high", "", "nan", "inf"])

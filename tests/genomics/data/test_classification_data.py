@@ -180,6 +180,25 @@ def test_lengths_and_padding(tmp_path: Path) -> None:
     assert wide["input_ids"][1].tolist() == [8, 1, 4, 4, 4, 4, 4, 4]
 
 
+def test_the_longest_input(tmp_path: Path) -> None:
+    """Of the sets that are ready, with special tokens; where an option decides, the option."""
+    short, long = (
+        write(tmp_path / "a.tsv", [("AC", "a"), ("G", "b")]),
+        write(tmp_path / "b.tsv", [("A", "a"), ("ACGT", "b")]),
+    )
+    common: dict[str, Any] = {"train_file": short, "val_file": long, "test_file": short}
+    data = module("fit", **common)
+    assert data.longest_input()[:2] == (5, f"{long}:3: record '2'")
+    assert "data.max_length and data.long_sequences" in data.longest_input()[2]
+    data = module("test", tokenizer=NONE, class_names=["a", "b"], **common)
+    assert data.longest_input()[:2] == (2, f"{short}:2: record '1'")
+    cut = ("data.max_length=4", "lower it by as many")
+    assert module("fit", max_length=4, long_sequences="first", **common).longest_input() == (4, *cut)
+    assert module("fit", max_length=5, **common).longest_input()[:2] == (5, f"{long}:3: record '2'")
+    data = module("test", max_length=4, padding="max_length", class_names=["a", "b"], **common)
+    assert data.longest_input() == (4, *cut)
+
+
 def test_reverse_complement_only_in_training_and_only_on_demand() -> None:
     plain = module(dataset="coding_vs_intergenic_200", tokenizer=NONE)
     augmented = module(dataset="coding_vs_intergenic_200", tokenizer=NONE, rc_augment=True)

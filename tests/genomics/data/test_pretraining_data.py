@@ -336,6 +336,15 @@ def test_gaps_of_a_contig_do_not_depend_on_the_pieces_read(monkeypatch: pytest.M
 # Stages and processes
 
 
+def test_the_longest_input() -> None:
+    """As long as the batches are, in both objectives."""
+    for objective, special, tokens in (("causal", "sep", 100), ("causal", "none", 99), ("masked", "sep", 100)):
+        data = module(seqlen=100, objective=objective, tokenizer=DNATokenizer(special_tokens=special))  # type: ignore
+        data.setup("validate")
+        assert data.longest_input() == (tokens, "data.seqlen=100", "lower it by as many")
+        assert next(iter(data.val_dataloader()[0]))["input_ids"].shape[1] == tokens
+
+
 def test_length_warm_up_changes_training_alone() -> None:
     data = module(seqlen=2000, batch_size=4)
     assert data.train_dataloader().loader.batch_size == 4

@@ -90,6 +90,23 @@ def test_errors_name_file_and_line(tmp_path: Path, name: str, text: str, message
             read_table(tmp_path / f"{name}.gz", PLAIN)
 
 
+def test_sequences_without_a_nucleotide(tmp_path: Path) -> None:
+    """N, and what the tokenizer reads as N or [UNK], is none; one base is enough."""
+    path, keep = tmp_path / "a.tsv", DNATokenizer.hyenadna()
+    path.write_text("name\tsequence\tlabel\nx\tNNANN\t1\ny\tu\t1\nz\tacgt\t1\n")
+    assert texts(read_table(path, PLAIN)) == ["NNANN", "T", "ACGT"]
+    with pytest.raises(
+        UserError, match=r"a\.tsv:3: record 'y': the sequence holds no A, C, G or T, lower-case .*'keep'"
+    ):
+        read_table(path, keep)
+    path.write_text("sequence\tlabel\nA\t1\nNRNN\t1\nC\t1\nN\t1\n")
+    with pytest.raises(UserError, match=r"a\.tsv:3: record '2': the sequence holds no A, C, G or T, so .*; remove it"):
+        read_table(path, PLAIN)
+    (tmp_path / "b.fa").write_text(">x\nACNN\nNN\n>y one\nNNNN\nNN\n")
+    with pytest.raises(UserError, match=r"b\.fa:4: record 'y': the sequence holds no A, C, G or T, so .*; remove it"):
+        read_fasta_table(tmp_path / "b.fa", PLAIN)
+
+
 def test_truncated_and_binary_files(tmp_path: Path) -> None:
     whole = (dataset_path("splice_sites_200") / "val.tsv.gz").read_bytes()
     (tmp_path / "a.tsv.gz").write_bytes(whole[: len(whole) // 2])
