@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ...core.cli import Parser
 from ...core.errors import UserError
 from .options import add_model_arguments, add_seed_argument, check_output
+from .probe_sources import probe_data
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from ..caduceus_protocol import ProtocolRow
-    from ..inference import DNAModel
     from ..probing import ProbeData, ProbeResult, ProbeSettings
 
 _DESCRIPTION = """\
@@ -60,7 +58,7 @@ def probe(argv: list[str]) -> int:
         return _caduceus(arguments)
     settings = _settings(arguments)  # before any embedding: mistakes should not cost an hour
     seeds = range(arguments.seed, arguments.seed + (arguments.seeds or 1))
-    train, test, about = _data(arguments)
+    train, test, about = probe_data(arguments)
     from ..probing import cross_validate, evaluate_parts
 
     if test is None:
@@ -182,83 +180,6 @@ def _settings(arguments: argparse.Namespace) -> ProbeSettings:
     )
 
 
-def _data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | None, dict[str, Any]]:
-    """Training rows, test rows where there are some, and what identifies them."""
-    from ..inference import load_model
-    from ..probe_data import add_categories, embed_table, join_embeddings
-    from ..probing import IDENTITY
-
-    if arguments.embeddings is not None:
-        options = {"task": arguments.task, "label_column": arguments.label_column, "group_column": arguments.groups}
-        train = join_embeddings(arguments.embeddings, arguments.labels, **options)
-        test = None
-        if arguments.test_embeddings is not None:
-            test = join_embeddings(arguments.test_embeddings, arguments.labels, **options)
-        known = {name: train.metadata[name] for name in IDENTITY if name in train.metadata}
-        return train, test, {**known, "embeddings": arguments.embeddings}
-    table, test_table = arguments.table, arguments.test
-    if arguments.dataset is not None:
-        table, test_table = _packaged(arguments.dataset)
-    model = load_model(arguments)
-    about = {
-        "model": model.name,
-        "revision": model.revision,
-        "pooling": arguments.pooling,
-        "strand": arguments.strand,
-        "table": arguments.dataset or str(table),
-    }
-    columns = {
-        "task": arguments.task,
-        "sequence_column": arguments.sequence_column,
-        "label_column": arguments.label_column,
-        "category_column": arguments.category_column,
-        "distance_column": arguments.distance_column,
-    }
-    limit = {"limit": arguments.limit_train, "seed": arguments.seed, "group_column": arguments.groups}
-    if arguments.alt_column is not None:
-        train, test, variants = _pairs(arguments, model, {**columns, "alt_column": arguments.alt_column}, limit)
-        about = {name: value for name, value in about.items() if name != "pooling"} | variants
-    else:
-        how = {"pooling": arguments.pooling, "strand": arguments.strand, "batch_size": arguments.batch_size}
-        train = embed_table(model, table, **limit, **columns, **how)
-        test = None if test_table is None else embed_table(model, test_table, **columns, **how)
-    given = ("category_column", "distance_column")
-    about |= {name: columns[name] for name in given if columns[name] is not None}
-    train, test = add_categories(train, test, one_hot=arguments.protocol == "nested")
-    return train, test, about
-
-
-def _packaged(name: str) -> tuple[Path, Path]:
-    """Training and test table of a packaged task."""
-    from ..data.files import known_names
-    from ..datasets import DATASETS, dataset_path
-
-    tasks = [task for task in DATASETS if "." not in task]
-    if name not in tasks:
-        raise UserError(f"--dataset {name}: is unknown ({known_names(name, tasks)})")
-    folder = dataset_path(name)
-    return folder / "train.tsv.gz", folder / "test.tsv.gz"
-
-
-def _pairs(
-    arguments: argparse.Namespace, model: DNAModel, columns: dict[str, Any], limit: dict[str, Any]
-) -> tuple[ProbeData, ProbeData | None, dict[str, Any]]:
-    """Training rows, test rows where there are some, and how they were made. Both tables are read before the first
-    is embedded: a mistake in the second should not cost an hour."""
-    from ..variant_pairs import AROUND, MAX_N_SHARE, embed_pairs, read_pairs
-
-    around = AROUND if arguments.around is None else arguments.around
-    tables = [read_pairs(model, arguments.table, **limit, **columns)]
-    if arguments.test is not None:
-        tables.append(read_pairs(model, arguments.test, **columns))
-    for pairs in tables:
-        print(f"{pairs.path}: {pairs.left_out} row(s) left out, whose reference is N in {MAX_N_SHARE:.1%} or more")
-    how = {"around": around, "strand": arguments.strand, "batch_size": arguments.batch_size}
-    data = [embed_pairs(model, pairs, **how) for pairs in tables]
-    about = {"alt_column": arguments.alt_column, "around": around, "left_out": [pairs.left_out for pairs in tables]}
-    return data[0], data[1] if len(data) > 1 else None, about
-
-
 def _parts(test: ProbeData) -> dict[str, np.ndarray]:
     """Name to rows of what figures are given for: all, and with distances each bucket that has a row."""
     import numpy as np
@@ -314,7 +235,7 @@ def _caduceus(arguments: argparse.Namespace) -> int:
 
     from ..caduceus_protocol import BUCKET_FLAW, FLAWS, caduceus_protocol, distance_buckets
 
-    train, test, about = _data(arguments)
+    train, test, about = probe_data(arguments)
     assert test is not None
     tables = {"all": (train, test)}
     flaws: tuple[str, ...] = FLAWS
