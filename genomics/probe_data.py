@@ -6,14 +6,15 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..core.errors import UserError
 from .data.files import open_text
 from .data.items import ArraySequence
-from .data.tables import column_place, delimiter_of, read_table, table_rows
+from .data.tables import SequenceTable, column_place, delimiter_of, read_table, table_rows
 from .embedding import Embedder, Pooling
 from .embedding_files import read_pooled
 from .inference import DNAModel, Strand
@@ -21,46 +22,75 @@ from .probing import ProbeData, Task
 from .reading import plan_reading
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """What the columns of a table of labelled sequences are, by name.
+
+    Attributes:
+        sequence, label: as for `read_table`.
+        group: what must stay together in cross-validation.
+        category, distance: ``categories`` and ``distances`` of `ProbeData`.
+        task: whether labels are classes or numbers.
+    """
+
+    sequence: str = "sequence"
+    label: str = "label"
+    group: str | None = None
+    category: str | None = None
+    distance: str | None = None
+    task: Task = "classification"
+
+
+def read_facts(table: SequenceTable, rows: np.ndarray, columns: TableColumns) -> ProbeData:
+    """What a table says of some of its rows beside their sequences; the features ``x`` are (rows, 0) still.
+
+    Raises:
+        UserError: with file and line, a column that is missing, empty or no number where it must be one.
+    """
+    assert table.labels is not None
+    path = table.path
+    groups = None if columns.group is None else _read_column(path, columns.group, "--groups")[rows]
+    categories = None if columns.category is None else _read_column(path, columns.category, "--category-column")[rows]
+    distances = None if columns.distance is None else _read_distances(path, columns.distance, table.lines)[rows]
+    y = _labels([str(label) for label in table.labels[rows]], columns.task, [table.where(int(row)) for row in rows])
+    return ProbeData(path, np.empty((len(rows), 0)), y, groups, categories=categories, distances=distances)
+
+
+def drawn(rows: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
+    """The first ``limit`` of rows in an order shuffled by ``seed``, sorted; all of them where there are no more."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
+
+
 def embed_table(
     model: DNAModel,
     path: str | os.PathLike[str],
+    columns: TableColumns = TableColumns(),
     *,
-    task: Task = "classification",
     pooling: Pooling = "mean",
     strand: Strand = "forward",
     batch_size: int = 16,
-    sequence_column: str = "sequence",
-    label_column: str = "label",
-    group_column: str | None = None,
-    category_column: str | None = None,
-    distance_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
 ) -> ProbeData:
     """Embed a table of labelled sequences.
 
     Args:
-        limit: use only so many rows, the first of an order shuffled by ``seed``.
-        path, sequence_column, label_column: as for `read_table`; upper and lower case are read alike.
-        group_column: what must stay together in cross-validation.
-        category_column, distance_column: ``categories`` and ``distances`` of `ProbeData`.
+        limit: use only so many rows; see `drawn`.
+        path: as for `read_table`; upper and lower case are read alike.
 
     Raises:
         UserError: what is wrong with the table, with file and line; a label that is no number, in regression; or
-            sequences longer than the model takes.
+            sequences of nothing but N, or longer than the model takes.
     """
     from tqdm import tqdm
 
     tokenizer = replace(model.tokenizer, case="upper")
-    table = read_table(path, tokenizer, sequence_column=sequence_column, label_column=label_column)
-    groups = None if group_column is None else read_column(path, group_column, "--groups")
-    categories = None if category_column is None else read_column(path, category_column, "--category-column")
-    distances = None if distance_column is None else read_distances(path, distance_column, table.lines)
-    rows = np.arange(len(table))
-    if limit is not None and limit < len(rows):
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
-    assert table.labels is not None
-    y = read_labels([str(label) for label in table.labels[rows]], task, [table.where(int(row)) for row in rows])
+    table = read_table(path, tokenizer, sequence_column=columns.sequence, label_column=columns.label)
+    table.check_nucleotides(tokenizer)
+    rows = drawn(np.arange(len(table)), limit, seed)
+    facts = read_facts(table, rows, columns)
     long = int(rows[np.argmax(table.lengths[rows])])
     try:
         reading = plan_reading(model, int(table.lengths[long]), strand=strand, batch_size=batch_size)
@@ -71,14 +101,7 @@ def embed_table(
         for vector in Embedder(model, reading).pooled((ArraySequence(table[int(row)]) for row in rows), pooling):
             vectors.append(vector)
             bar.update(1)
-    return ProbeData(
-        str(path),
-        np.stack(vectors),
-        y,
-        None if groups is None else groups[rows],
-        categories=None if categories is None else categories[rows],
-        distances=None if distances is None else distances[rows],
-    )
+    return replace(facts, x=np.stack(vectors))
 
 
 def join_embeddings(
@@ -109,7 +132,7 @@ def join_embeddings(
     missing = next((name for name in names if name not in found), None)
     if missing is not None:
         raise UserError(f"{labels}: has no row for {missing!r} of {path}; add it, or embed the labelled items alone")
-    y = read_labels([found[name][0] for name in names], task, [f"{labels}: {name!r}" for name in names])
+    y = _labels([found[name][0] for name in names], task, [f"{labels}: {name!r}" for name in names])
     groups = None
     if group_column is not None:
         groups = np.array([found[name][1] for name in names]) if from_table else columns[group_column].astype(str)
@@ -136,7 +159,7 @@ def add_categories(train: ProbeData, test: ProbeData | None, *, one_hot: bool) -
     return result[0], result[1] if len(result) > 1 else None
 
 
-def read_column(path: str | os.PathLike[str], column: str, option: str) -> np.ndarray:
+def _read_column(path: str | os.PathLike[str], column: str, option: str) -> np.ndarray:
     """The values (rows,) str of a column of a table that `read_table` takes.
 
     Args:
@@ -159,7 +182,7 @@ def read_column(path: str | os.PathLike[str], column: str, option: str) -> np.nd
     return np.array(values)
 
 
-def read_distances(path: str | os.PathLike[str], column: str, lines: Sequence[int] | np.ndarray) -> np.ndarray:
+def _read_distances(path: str | os.PathLike[str], column: str, lines: Sequence[int] | np.ndarray) -> np.ndarray:
     """The values (rows,) float64 of a column of distances.
 
     Args:
@@ -168,22 +191,18 @@ def read_distances(path: str | os.PathLike[str], column: str, lines: Sequence[in
     Raises:
         UserError: with file and line, a value that is no number, or is not finite or below 0.
     """
-    texts = read_column(path, column, "--distance-column")
-    values = np.empty(len(texts))
-    for row, text in enumerate(texts):
-        try:
-            values[row] = float(text)
-        except ValueError:
-            values[row] = np.nan
-        if not 0 <= values[row] < np.inf:
-            raise UserError(
-                f"{path}:{lines[row]}: {column} {str(text)!r} is no number of bases (0 or more); correct it or remove "
-                f"the row"
-            )
+    texts = _read_column(path, column, "--distance-column").tolist()
+    values = _numbers(texts)
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(wrong):
+        raise UserError(
+            f"{path}:{lines[wrong[0]]}: {column} {texts[wrong[0]]!r} is no number of bases (0 or more); correct it or "
+            f"remove the row"
+        )
     return values
 
 
-def read_labels(texts: list[str], task: Task, where: list[str]) -> np.ndarray:
+def _labels(texts: list[str], task: Task, where: list[str]) -> np.ndarray:
     """Class names (rows,) str, or in regression numbers (rows,) float64.
 
     Args:
@@ -194,14 +213,22 @@ def read_labels(texts: list[str], task: Task, where: list[str]) -> np.ndarray:
     """
     if task == "classification":
         return np.array(texts)
-    values = np.empty(len(texts))
+    values = _numbers(texts)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise UserError(
+            f"{where[wrong[0]]}: label {texts[wrong[0]]!r} is no number, or not finite; correct it, remove the row, or "
+            f"leave out --task"
+        )
+    return values
+
+
+def _numbers(texts: list[str]) -> np.ndarray:
+    """float64, NaN for what is no number."""
+    values = np.full(len(texts), np.nan)
     for index, text in enumerate(texts):
-        try:
+        with suppress(ValueError):
             values[index] = float(text)
-        except ValueError as error:
-            raise UserError(f"{where[index]}: label {text!r} is no number; correct it, or leave out --task") from error
-        if not np.isfinite(values[index]):
-            raise UserError(f"{where[index]}: label {text!r} is not finite; correct it or remove the row")
     return values
 
 
@@ -229,4 +256,4 @@ def _read_columns(path: str | os.PathLike[str], wanted: list[str]) -> dict[str, 
     return found
 
 
-__all__ = ["add_categories", "embed_table", "join_embeddings", "read_column", "read_distances", "read_labels"]
+__all__ = ["TableColumns", "add_categories", "drawn", "embed_table", "join_embeddings", "read_facts"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +50,7 @@ class ProbeData:
         """The rows at these indices."""
         optional = (self.groups, self.categories, self.distances)
         groups, categories, distances = (None if values is None else values[rows] for values in optional)
-        return ProbeData(self.source, self.x[rows], self.y[rows], groups, self.metadata, categories, distances)
+        return replace(self, x=self.x[rows], y=self.y[rows], groups=groups, categories=categories, distances=distances)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from ..core.training.optimizer import OptimizerConfig
 from ..core.training.schedule import ScheduleConfig
 from ..core.weights_digest import weights_digest
 from .inference import length_limit
-from .tasks import SequenceClassification, _check_tokenizer
+from .tasks import SequenceClassification, check_tokenizer
 from .tokenizer import SEP, VOCABULARY, A, C, DNATokenizer, G, N, T
 
 logger = logging.getLogger(__name__)
@@ -260,7 +260,7 @@ class SoftPromptClassification(SequenceClassification):
     def _check_prompt_tokenizer(self, source: str, stored: dict[str, Any]) -> None:
         if self.trainer.state.fn != "fit":
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-            _check_tokenizer(source, stored.get("tokenizer"), data.tokenizer.to_dict())
+            check_tokenizer(source, stored.get("tokenizer"), data.tokenizer.to_dict())
 
     def _examples(self, names: Sequence[str]) -> Tensor:
         """Return the ids of the examples, ``seq [SEP] label [SEP] …``, the classes taking turns."""

@@ -111,7 +111,7 @@ class _DNATask(LateModelTask):
         tokenizer = self.trainer.datamodule.tokenizer.to_dict()  # type: ignore[attr-defined]
         fit, checkpoint = self.trainer.state.fn == "fit", self.trainer.ckpt_path
         if checkpoint is not None:
-            _check_tokenizer(str(checkpoint), self._checkpoint_config().get("tokenizer"), tokenizer)
+            check_tokenizer(str(checkpoint), self._checkpoint_config().get("tokenizer"), tokenizer)
         if self.pretrained is None:
             return longscan.create_model(self.model_name, tokenizer=tokenizer, **options)
         if checkpoint is not None:
@@ -121,7 +121,7 @@ class _DNATask(LateModelTask):
             return longscan.from_pretrained(self.pretrained, tokenizer=tokenizer, **options).train()
         model = self._load(self.pretrained)
         self._loaded.clear()
-        _check_tokenizer(self.pretrained, model.config.tokenizer, tokenizer)
+        check_tokenizer(self.pretrained, model.config.tokenizer, tokenizer)
         return model
 
     def _load(self, pretrained: str) -> Any:
@@ -141,7 +141,7 @@ class _DNATask(LateModelTask):
         return load_torch_file(Path(str(self.trainer.ckpt_path))).get("longscan", {}).get("model", {})
 
 
-def _check_tokenizer(source: str, stored: Mapping[str, Any] | None, tokenizer: Mapping[str, Any]) -> None:
+def check_tokenizer(source: str, stored: Mapping[str, Any] | None, tokenizer: Mapping[str, Any]) -> None:
     """Refuse data whose tokenizer is not the one that the weights of ``source`` were trained with, where that is known.
 
     Raises:

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..core.errors import UserError
 from .data.tables import SequenceTable, read_table
 from .inference import DNAModel, Strand
-from .probe_data import read_column, read_distances, read_labels
-from .probing import ProbeData, Task
+from .probe_data import TableColumns, drawn, read_facts
+from .probing import ProbeData
 from .reading import BATCH_TOKENS
 from .tokenizer import N
 
@@ -33,21 +33,16 @@ class VariantPairs:
     """Rows of a table of sequence pairs.
 
     Attributes:
-        path: the table.
         ref, alt: of each row, ids (length,) uint8 without special tokens; both of one length.
         variant: (rows,) int64, the index of the variant in its pair; see `find_variant`.
-        y, groups, categories, distances: (rows,) each, as in `ProbeData`.
+        facts: the rest, of which features are to become part.
         left_out: how many rows of the table are not here, for their N.
     """
 
-    path: str
     ref: list[np.ndarray]
     alt: list[np.ndarray]
     variant: np.ndarray
-    y: np.ndarray
-    groups: np.ndarray | None
-    categories: np.ndarray | None
-    distances: np.ndarray | None
+    facts: ProbeData
     left_out: int
 
 
@@ -70,14 +65,9 @@ def find_variant(ref: np.ndarray, alt: np.ndarray) -> int:
 def read_pairs(
     model: DNAModel,
     path: str | os.PathLike[str],
-    *,
     alt_column: str,
-    task: Task = "classification",
-    sequence_column: str = "sequence",
-    label_column: str = "label",
-    group_column: str | None = None,
-    category_column: str | None = None,
-    distance_column: str | None = None,
+    columns: TableColumns = TableColumns(),  # noqa: B008 (frozen)
+    *,
     limit: int | None = None,
     seed: int = 0,
 ) -> VariantPairs:
@@ -85,37 +75,30 @@ def read_pairs(
 
     Args:
         model: whose tokenizer reads them; upper and lower case are read alike.
-        alt_column: the sequence with the variant; ``sequence_column`` has the one without.
-        group_column, category_column, distance_column: as for `embed_table`.
-        limit: use only so many of the rows that are left, the first of an order shuffled by ``seed``.
+        alt_column: the sequence with the variant; ``columns.sequence`` has the one without.
+        limit: use only so many of the rows that are left; see `drawn`.
 
     Raises:
         UserError: what is wrong with the table, with file and line: sequences of a pair that are equal or differ in
             length, or are longer than the model takes; a label that is no number, in regression; no row left.
     """
     tokenizer = dataclasses.replace(model.tokenizer, case="upper")
-    ref = read_table(path, tokenizer, sequence_column=sequence_column, label_column=label_column)
+    ref = read_table(path, tokenizer, sequence_column=columns.sequence, label_column=columns.label)
     alt = read_table(path, tokenizer, sequence_column=alt_column, label_column=None)
-    variant = np.array([_checked_variant(ref, alt, row, sequence_column, alt_column) for row in range(len(ref))])
+    variant = np.array([_checked_variant(ref, alt, row, columns.sequence, alt_column) for row in range(len(ref))])
     longest = int(np.argmax(ref.lengths))
     model.check_length(int(ref.lengths[longest]), ref.where(longest))
     share = np.array([np.mean(ref[row] == N) for row in range(len(ref))])
     rows = np.flatnonzero(share < MAX_N_SHARE)
     if not len(rows):
-        raise UserError(f"{path}: every {sequence_column} is N in {MAX_N_SHARE:.1%} or more; give others")
+        raise UserError(f"{path}: every {columns.sequence} is N in {MAX_N_SHARE:.1%} or more; give others")
     left_out = len(ref) - len(rows)
-    if limit is not None and limit < len(rows):
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
-    assert ref.labels is not None
+    rows = drawn(rows, limit, seed)
     return VariantPairs(
-        str(path),
         [ref[int(row)] for row in rows],
         [alt[int(row)] for row in rows],
         variant[rows],
-        read_labels([str(label) for label in ref.labels[rows]], task, [ref.where(int(row)) for row in rows]),
-        None if group_column is None else read_column(path, group_column, "--groups")[rows],
-        None if category_column is None else read_column(path, category_column, "--category-column")[rows],
-        None if distance_column is None else read_distances(path, distance_column, ref.lines)[rows],
+        read_facts(ref, rows, columns),
         left_out,
     )
 
@@ -146,14 +129,7 @@ def embed_pairs(
                     features = model.features(np.stack([sequences[row] for row in rows]), strand)
                     x[rows, allele] = mean_around(features, pairs.variant[rows], around).float().cpu().numpy()
                 bar.update(len(rows))
-    return ProbeData(
-        pairs.path,
-        x.reshape(len(x), -1),
-        pairs.y,
-        pairs.groups,
-        categories=pairs.categories,
-        distances=pairs.distances,
-    )
+    return dataclasses.replace(pairs.facts, x=x.reshape(len(x), -1))
 
 
 def mean_around(features: Tensor, variant: np.ndarray, around: int) -> Tensor:

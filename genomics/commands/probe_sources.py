@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ...core.errors import UserError
 
 if TYPE_CHECKING:
     from ..inference import DNAModel
+    from ..probe_data import TableColumns
     from ..probing import ProbeData
 
 
@@ -23,7 +25,7 @@ def probe_data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | No
         UserError: an unknown data set, and what is wrong with the model, the tables or the embeddings.
     """
     from ..inference import load_model
-    from ..probe_data import add_categories, embed_table, join_embeddings
+    from ..probe_data import TableColumns, add_categories, embed_table, join_embeddings
     from ..probing import IDENTITY
 
     if arguments.embeddings is not None:
@@ -45,24 +47,29 @@ def probe_data(arguments: argparse.Namespace) -> tuple[ProbeData, ProbeData | No
         "strand": arguments.strand,
         "table": arguments.dataset or str(table),
     }
-    columns = {
-        "task": arguments.task,
-        "sequence_column": arguments.sequence_column,
-        "label_column": arguments.label_column,
-        "category_column": arguments.category_column,
-        "distance_column": arguments.distance_column,
-    }
-    limit = {"limit": arguments.limit_train, "seed": arguments.seed, "group_column": arguments.groups}
+    columns = TableColumns(
+        sequence=arguments.sequence_column,
+        label=arguments.label_column,
+        category=arguments.category_column,
+        distance=arguments.distance_column,
+        task=arguments.task,
+    )
+    # Groups are for cross-validation: a test table needs none.
+    tables = [
+        (table, replace(columns, group=arguments.groups), {"limit": arguments.limit_train, "seed": arguments.seed})
+    ]
+    if test_table is not None:
+        tables.append((test_table, columns, {}))
     if arguments.alt_column is not None:
-        train, test, variants = _pairs(arguments, model, {**columns, "alt_column": arguments.alt_column}, limit)
+        data, variants = _pairs(arguments, model, tables)
         about = {name: value for name, value in about.items() if name != "pooling"} | variants
     else:
         how = {"pooling": arguments.pooling, "strand": arguments.strand, "batch_size": arguments.batch_size}
-        train = embed_table(model, table, **limit, **columns, **how)
-        test = None if test_table is None else embed_table(model, test_table, **columns, **how)
-    given = ("category_column", "distance_column")
-    about |= {name: columns[name] for name in given if columns[name] is not None}
-    train, test = add_categories(train, test, one_hot=arguments.protocol == "nested")
+        data = [embed_table(model, path, names, **how, **limit) for path, names, limit in tables]
+    given = {"category_column": columns.category, "distance_column": columns.distance}
+    about |= {name: value for name, value in given.items() if value is not None}
+    one_hot = arguments.protocol == "nested"
+    train, test = add_categories(data[0], data[1] if len(data) > 1 else None, one_hot=one_hot)
     return train, test, about
 
 
@@ -79,22 +86,20 @@ def _packaged(name: str) -> tuple[Path, Path]:
 
 
 def _pairs(
-    arguments: argparse.Namespace, model: DNAModel, columns: dict[str, Any], limit: dict[str, Any]
-) -> tuple[ProbeData, ProbeData | None, dict[str, Any]]:
-    """Training rows, test rows where there are some, and how they were made. Both tables are read before the first
-    is embedded: a mistake in the second should not cost an hour."""
+    arguments: argparse.Namespace, model: DNAModel, tables: list[tuple[Any, TableColumns, dict[str, Any]]]
+) -> tuple[list[ProbeData], dict[str, Any]]:
+    """The tables embedded, and how. All are read before the first is embedded: a mistake in the second should not
+    cost an hour."""
     from ..variant_pairs import AROUND, MAX_N_SHARE, embed_pairs, read_pairs
 
     around = AROUND if arguments.around is None else arguments.around
-    tables = [read_pairs(model, arguments.table, **limit, **columns)]
-    if arguments.test is not None:
-        tables.append(read_pairs(model, arguments.test, **columns))
-    for pairs in tables:
-        print(f"{pairs.path}: {pairs.left_out} row(s) left out, whose reference is N in {MAX_N_SHARE:.1%} or more")
+    read = [read_pairs(model, path, arguments.alt_column, columns, **limit) for path, columns, limit in tables]
+    for pairs in read:
+        print(f"{pairs.facts.source}: {pairs.left_out} row(s) left out, whose reference is N in {MAX_N_SHARE:.1%} or "
+              f"more")  # fmt: skip
     how = {"around": around, "strand": arguments.strand, "batch_size": arguments.batch_size}
-    data = [embed_pairs(model, pairs, **how) for pairs in tables]
-    about = {"alt_column": arguments.alt_column, "around": around, "left_out": [pairs.left_out for pairs in tables]}
-    return data[0], data[1] if len(data) > 1 else None, about
+    about = {"alt_column": arguments.alt_column, "around": around, "left_out": [pairs.left_out for pairs in read]}
+    return [embed_pairs(model, pairs, **how) for pairs in read], about
 
 
 __all__ = ["probe_data"]

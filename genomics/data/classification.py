@@ -284,7 +284,7 @@ class SequenceTableDataModule(ResumableDataModule):
             name_column=self.name_column,
             targets=self._target_reader(self.label_column),
         )
-        return self._length_checked(table)
+        return self._checked(table)
 
     def _target_reader(self, column: str) -> TargetReader | None:
         """What reads the targets of this module's kind; None for classes, which are read as text."""
@@ -297,7 +297,7 @@ class SequenceTableDataModule(ResumableDataModule):
     def _predict_set(self) -> SequenceDataset:
         path = self.files["predict"]
         if is_fasta(path):
-            table = self._length_checked(read_fasta_table(path, self.tokenizer))
+            table = self._checked(read_fasta_table(path, self.tokenizer))
         else:
             table = self._read("predict", label_required=False)
         # Where the classes are unknown, labels are carried through as text only (``predict_set.table.labels``).
@@ -366,7 +366,8 @@ class SequenceTableDataModule(ResumableDataModule):
         assert self.max_length is not None
         return self.max_length - len(self.tokenizer.prefix) - len(self.tokenizer.suffix)
 
-    def _length_checked(self, table: Records) -> Records:
+    def _checked(self, table: Records) -> Records:
+        table.check_nucleotides(self.tokenizer)
         if self.max_length is not None and self.long_sequences == "error":
             long = np.flatnonzero(table.lengths > self._room())
             if len(long):

@@ -74,7 +74,7 @@ class IntervalTable:
         }
         return replace(self, **chosen)
 
-    def check_nucleotides(self) -> None:
+    def check_nucleotides(self, tokenizer: DNATokenizer) -> None:
         """Refuse intervals of nothing but N. One base of each is read, and the whole where that is no nucleotide.
 
         Raises:
@@ -83,7 +83,7 @@ class IntervalTable:
         middle = replace(self, start=(self.start + self.end) // 2, end=(self.start + self.end) // 2 + 1)
         for row in np.lexsort((self.start, self.contig, self.reader)):
             if not are_nucleotides(middle[row]).any() and not are_nucleotides(self[row]).any():
-                raise no_nucleotide(f"{self.where(row)}: interval {str(self.names[row])!r}", self.tokenizer)
+                raise no_nucleotide(f"{self.where(row)}: interval {str(self.names[row])!r}", tokenizer)
 
     def overlaps(self, other: IntervalTable) -> np.ndarray:
         """Whether each interval shares a base, on either strand, with one of ``other``, bool (records,).

@@ -60,6 +60,9 @@ class Records(Protocol):
     def where(self, index: int) -> str:
         """The place of a record, for errors."""
 
+    def check_nucleotides(self, tokenizer: DNATokenizer) -> None:
+        """Raise UserError with the place of a record of nothing but N."""
+
     def select(self, index: np.ndarray) -> Records:
         """The records at ``index``, in that order."""
 
@@ -104,6 +107,17 @@ class SequenceTable:
         """``file:line`` of a record, for errors."""
         return f"{self.path}:{self.lines[index]}"
 
+    def check_nucleotides(self, tokenizer: DNATokenizer) -> None:
+        """Refuse sequences of nothing but N; none may be empty.
+
+        Raises:
+            UserError: names the first of them.
+        """
+        found = np.logical_or.reduceat(are_nucleotides(self.symbols), self.offsets[:-1])
+        if not found.all():
+            first = int(np.argmin(found))
+            raise no_nucleotide(f"{self.where(first)}: record {str(self.names[first])!r}", tokenizer)
+
     def select(self, index: np.ndarray) -> SequenceTable:
         """The records at ``index``, in that order."""
         parts = [self[i] for i in index]
@@ -140,8 +154,7 @@ def read_table(
 
     Raises:
         UserError: with file and line: unknown extension, missing column, no row, a row with another number of columns
-            than the header, an empty sequence or label, a sequence of nothing but N, an illegal character, a truncated
-            gzip file.
+            than the header, an empty sequence or label, an illegal character, a truncated gzip file.
     """
     parts: list[np.ndarray] = []
     labels: list[str] = []
@@ -183,7 +196,6 @@ def read_table(
     if not parts:
         raise UserError(f"{path}: has a header but no row; is it the right file?")
     table = make_table(path, parts, labels if label_at is not None else None, names, lines)
-    check_nucleotides(table, tokenizer)
     if targets is None:
         return table
     return replace(table, targets=targets.finish(str(path)), target_names=targets.names)
@@ -197,8 +209,7 @@ def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer, *, l
             Transformer tasks; otherwise the name is the header's first word and there are no labels.
 
     Raises:
-        UserError: not FASTA, a record without a name, a sequence, a nucleotide or (where ``labelled``) a label, an
-            illegal character.
+        UserError: not FASTA, a record without a name, a sequence or (where ``labelled``) a label, an illegal character.
     """
     parts: list[np.ndarray] = []
     names: list[str] = []
@@ -241,21 +252,7 @@ def read_fasta_table(path: str | os.PathLike[str], tokenizer: DNATokenizer, *, l
     finish()
     if not parts:
         raise UserError(f"{path}: holds no FASTA record; is it the right file?")
-    table = make_table(path, parts, labels if labelled else None, names, lines)
-    check_nucleotides(table, tokenizer)
-    return table
-
-
-def check_nucleotides(table: SequenceTable, tokenizer: DNATokenizer) -> None:
-    """Refuse sequences of nothing but N; none may be empty.
-
-    Raises:
-        UserError: names the first of them.
-    """
-    found = np.logical_or.reduceat(are_nucleotides(table.symbols), table.offsets[:-1])
-    if not found.all():
-        first = int(np.argmin(found))
-        raise no_nucleotide(f"{table.where(first)}: record {str(table.names[first])!r}", tokenizer)
+    return make_table(path, parts, labels if labelled else None, names, lines)
 
 
 def is_fasta(path: str | os.PathLike[str]) -> bool:

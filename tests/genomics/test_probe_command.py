@@ -14,7 +14,7 @@ import torch
 import longscan
 from longscan.core.errors import UserError
 from longscan.genomics.inference import prepare
-from longscan.genomics.probe_data import embed_table, join_embeddings
+from longscan.genomics.probe_data import TableColumns, embed_table, join_embeddings
 from longscan.genomics.tokenizer import DNATokenizer
 
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_tables_are_embedded_row_by_row(folder: Path) -> None:
     model = prepare(longscan.from_pretrained(folder / "m"), "m")
-    data = embed_table(model, folder / "train.tsv", strand="both", group_column="chrom", batch_size=4)
+    data = embed_table(model, folder / "train.tsv", TableColumns(group="chrom"), strand="both", batch_size=4)
     assert data.x.shape == (60, 16)
     assert data.groups is not None
     assert data.groups.tolist() == [f"chr{row // 10}" for row in range(60)]

@@ -15,13 +15,13 @@ import longscan
 from longscan.core.errors import UserError
 from longscan.genomics.caduceus_protocol import distance_buckets
 from longscan.genomics.inference import DNAModel, prepare
-from longscan.genomics.probe_data import add_categories
+from longscan.genomics.probe_data import TableColumns, add_categories
 from longscan.genomics.probing import ProbeData, ProbeSettings, evaluate_once, evaluate_parts
 from longscan.genomics.tokenizer import reverse_complement_ids
 from longscan.genomics.variant_pairs import embed_pairs, find_variant, read_pairs
 
 HEADER = "sequence_ref\tsequence_alt\tlabel\ttissue\tdistance"
-COLUMNS = {"sequence_column": "sequence_ref", "alt_column": "sequence_alt"}
+COLUMNS = {"alt_column": "sequence_alt", "columns": TableColumns(sequence="sequence_ref")}
 
 
 def changed(bases: str, place: int) -> str:
@@ -142,22 +142,23 @@ def test_rows_with_n_are_left_out(folder: Path, tmp_path: Path) -> None:
         rows.append(("N" + ref[1:] if with_n else ref, "N" + alt[1:], str(length), "t", "0"))
     pairs = read_pairs(model, write(tmp_path / "p.tsv", rows), **COLUMNS)
     assert pairs.left_out == 1
-    assert pairs.y.tolist() == ["201", "200"]
+    assert pairs.facts.y.tolist() == ["201", "200"]
     with pytest.raises(UserError, match=r"q.tsv: every sequence_ref is N in 0.5% or more"):
         read_pairs(model, write(tmp_path / "q.tsv", rows[:1]), **COLUMNS)
 
 
 def test_columns_follow_their_rows(folder: Path) -> None:
     model = ask(folder, "m")
-    more = {"category_column": "tissue", "distance_column": "distance", "group_column": "tissue"}
-    everything = read_pairs(model, folder / "train.tsv", **COLUMNS, **more)
-    few = read_pairs(model, folder / "train.tsv", **COLUMNS, **more, limit=10, seed=3)
+    columns = TableColumns(sequence="sequence_ref", category="tissue", distance="distance", group="tissue")
+    everything = read_pairs(model, folder / "train.tsv", "sequence_alt", columns)
+    few = read_pairs(model, folder / "train.tsv", "sequence_alt", columns, limit=10, seed=3)
     chosen = np.sort(np.random.default_rng(3).permutation(72)[:10])
-    assert everything.categories is not None
-    assert everything.distances is not None
-    assert everything.distances[:6].tolist() == [0, 30_000, 50_000, 100_000, 200_000, 29_999.5]
-    for name in ("y", "categories", "distances", "groups", "variant"):
-        np.testing.assert_array_equal(getattr(few, name), getattr(everything, name)[chosen])
+    assert everything.facts.categories is not None
+    assert everything.facts.distances is not None
+    assert everything.facts.distances[:6].tolist() == [0, 30_000, 50_000, 100_000, 200_000, 29_999.5]
+    for name in ("y", "categories", "distances", "groups"):
+        np.testing.assert_array_equal(getattr(few.facts, name), getattr(everything.facts, name)[chosen])
+    np.testing.assert_array_equal(few.variant, everything.variant[chosen])
     assert all((one == everything.ref[row]).all() for one, row in zip(few.ref, chosen, strict=True))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ....core.errors import UserError, nearest
 from ..classification import SequenceTableDataModule
 from ..interval_table import IntervalCollector, IntervalTable, open_reference
-from ..tables import Records, SequenceTable, check_nucleotides, make_table, table_rows
+from ..tables import Records, SequenceTable, make_table, table_rows
 from .folders import existing_folder, subfolders
 
 _COLUMNS = ("id", "region", "start", "end", "strand")
@@ -81,10 +81,8 @@ class GenomicBenchmarksDataModule(SequenceTableDataModule):
             return super()._read(name, label_required=label_required)
         paths = self._paths[name]
         if next(iter(paths.values())).is_dir():
-            return self._length_checked(self._read_folders(self.files[name], paths))
-        table = self._read_intervals(self.files[name], paths)
-        table.check_nucleotides()
-        return self._length_checked(table)
+            return self._checked(self._read_folders(self.files[name], paths))
+        return self._checked(self._read_intervals(self.files[name], paths))
 
     def _read_folders(self, path: str, folders: dict[str, Path]) -> _FolderTable:
         parts: list[np.ndarray] = []
@@ -102,9 +100,7 @@ class GenomicBenchmarksDataModule(SequenceTableDataModule):
                 labels.append(label)
                 names.append(file.stem)
         table = make_table(path, parts, labels, names, [1] * len(parts))
-        result = _FolderTable(**{field.name: getattr(table, field.name) for field in dataclasses.fields(table)})
-        check_nucleotides(result, self.tokenizer)
-        return result
+        return _FolderTable(**{field.name: getattr(table, field.name) for field in dataclasses.fields(table)})
 
     def _read_intervals(self, path: str, tables: dict[str, Path]) -> IntervalTable:
         collector = IntervalCollector(path, self.tokenizer)

@@ -161,10 +161,6 @@ class IntervalDataModule(SequenceTableDataModule):
             self._whole = self._intervals(self.files["train"], with_targets=True)
         return self._checked(self._whole.select(np.flatnonzero(self._split_of(self._whole) == name)))
 
-    def _checked(self, table: IntervalTable) -> Records:
-        table.check_nucleotides()
-        return self._length_checked(table)
-
     def _split_of(self, table: IntervalTable) -> np.ndarray:
         """Name of the split of each interval."""
         _, contigs = self._open()

@@ -47,7 +47,7 @@ class NucleotideTransformerDataModule(SequenceTableDataModule):
     def _read(self, name: str, *, label_required: bool = True) -> Records:
         if name not in ("train", "test"):
             return super()._read(name, label_required=label_required)
-        return self._length_checked(read_fasta_table(self.files[name], self.tokenizer, labelled=True))
+        return self._checked(read_fasta_table(self.files[name], self.tokenizer, labelled=True))
 
 
 def _existing_name(root: Path, task: str | None) -> str | None:

@@ -94,17 +94,19 @@ def test_sequences_without_a_nucleotide(tmp_path: Path) -> None:
     """N, and what the tokenizer reads as N or [UNK], is none; one base is enough."""
     path, keep = tmp_path / "a.tsv", DNATokenizer.hyenadna()
     path.write_text("name\tsequence\tlabel\nx\tNNANN\t1\ny\tu\t1\nz\tacgt\t1\n")
-    assert texts(read_table(path, PLAIN)) == ["NNANN", "T", "ACGT"]
+    table = read_table(path, PLAIN)
+    table.check_nucleotides(PLAIN)
+    assert texts(table) == ["NNANN", "T", "ACGT"]
     with pytest.raises(
         UserError, match=r"a\.tsv:3: record 'y': the sequence holds no A, C, G or T, lower-case .*'keep'"
     ):
-        read_table(path, keep)
+        read_table(path, keep).check_nucleotides(keep)
     path.write_text("sequence\tlabel\nA\t1\nNRNN\t1\nC\t1\nN\t1\n")
     with pytest.raises(UserError, match=r"a\.tsv:3: record '2': the sequence holds no A, C, G or T, so .*; remove it"):
-        read_table(path, PLAIN)
+        read_table(path, PLAIN).check_nucleotides(PLAIN)
     (tmp_path / "b.fa").write_text(">x\nACNN\nNN\n>y one\nNNNN\nNN\n")
     with pytest.raises(UserError, match=r"b\.fa:4: record 'y': the sequence holds no A, C, G or T, so .*; remove it"):
-        read_fasta_table(tmp_path / "b.fa", PLAIN)
+        read_fasta_table(tmp_path / "b.fa", PLAIN).check_nucleotides(PLAIN)
 
 
 def test_truncated_and_binary_files(tmp_path: Path) -> None:
